@@ -1,0 +1,1 @@
+"""Command-line programs: parse flags, call the library, report."""

@@ -1,0 +1,1 @@
+"""ppuda_jax: parameter prediction for neural networks with graph hypernetworks."""

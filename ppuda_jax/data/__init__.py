@@ -1,0 +1,1 @@
+"""Images and endless meta-batches of architectures."""

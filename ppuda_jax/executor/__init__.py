@@ -1,0 +1,1 @@
+"""Any DeepNets-1M network as data in one compiled function."""

@@ -1,0 +1,1 @@
+"""Graph hypernetworks: from a graph to the parameters of its nodes."""

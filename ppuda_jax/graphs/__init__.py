@@ -1,0 +1,1 @@
+"""Computational graphs of architectures and of any JAX function."""

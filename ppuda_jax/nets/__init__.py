@@ -1,0 +1,1 @@
+"""Target networks: every operation once, and Flax modules made of them."""

@@ -1,0 +1,1 @@
+"""Meta-training: configuration, state, step and loop."""
