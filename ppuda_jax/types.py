@@ -1,0 +1,55 @@
+"""Types that several packages share: the description of one parameter, and aliases.
+
+Legend: a *path* is the tuple of dictionary keys that leads to a leaf of a parameter pytree.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal, Protocol
+
+Role = Literal["kernel", "bias", "norm_scale", "norm_bias", "pos_enc"]
+
+Params = Mapping[str, Any]
+"""A pytree of arrays: nested mappings from names to arrays."""
+
+
+class ApplyFn(Protocol):
+    """A network as a pure function: `apply_fn({"params": params}, images) -> logits`."""
+
+    def __call__(self, variables: Mapping[str, Any], images: Any, /, **kwargs: Any) -> Any: ...
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ParamSpec:
+    """One parameter tensor of a target network.
+
+    Attributes:
+      path: keys that lead to the leaf in the network's `params`.
+      torch_name: name of the same tensor in the reference's state dict.
+      shape: shape of the leaf, Flax layout: convolutions [kh, kw, I, O] (depthwise
+        [kh, kw, 1, C]), dense [I, O], positional encoding [1, S, S, C], vectors [C].
+      role: what the tensor does, which decides how it is predicted.
+    """
+
+    path: tuple[str, ...]
+    torch_name: str
+    shape: tuple[int, ...]
+    role: Role
+
+    @property
+    def size(self) -> int:
+        """Number of elements of the tensor."""
+        size = 1
+        for dim in self.shape:
+            size *= dim
+        return size
+
+    @property
+    def canonical_shape(self) -> tuple[int, ...]:
+        """Shape in the reference's layout: [O, I, kh, kw], [O, I], [1, C, S, S] or [n]."""
+        if len(self.shape) == 4:
+            first, second, third, fourth = self.shape
+            if self.role == "pos_enc":
+                return (first, fourth, second, third)
+            return (fourth, third, first, second)
+        return self.shape[::-1]
