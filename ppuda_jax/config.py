@@ -1,0 +1,189 @@
+"""Configurations: frozen dataclasses that go to and from dictionaries, JSON and command-line text.
+
+A configuration is a frozen dataclass whose fields are annotated with `bool`, `int`, `float`, `str`,
+`Literal[...]`, `tuple[T, ...]`, fixed tuples `tuple[T, T]`, another configuration, or any of these
+`| None`. Keys are strict in both directions: an unknown key fails with the closest known name, a
+value of another type fails with the type that was expected.
+"""
+
+import dataclasses
+import difflib
+import json
+import os
+import pathlib
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, TypeVar
+
+T = TypeVar("T")
+
+_TEXT_NONE = ("none", "null", "")
+_TEXT_BOOL = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+
+
+def field_types(cls: type) -> dict[str, Any]:
+    """Returns the resolved annotation of every init field of a configuration class, in order."""
+    if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
+        raise ValueError(f"a configuration class must be a dataclass, got {cls!r}")
+    hints = typing.get_type_hints(cls)
+    return {f.name: hints[f.name] for f in dataclasses.fields(cls) if f.init}
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Returns the configuration as plain JSON types: tuples become lists, nested ones dicts."""
+    return {name: _to_plain(getattr(config, name)) for name in field_types(type(config))}
+
+
+def _to_plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return to_dict(value)
+    if isinstance(value, tuple | list):
+        return [_to_plain(v) for v in value]
+    return value
+
+
+def from_dict(cls: type[T], values: Mapping[str, Any]) -> T:
+    """Builds `cls` from a dictionary; absent keys take the field's default.
+
+    Raises:
+        ValueError: an unknown key, a value of the wrong type, or a missing required key.
+    """
+    hints = field_types(cls)
+    _refuse_unknown(cls, values, hints)
+    kwargs = {k: _coerce(v, hints[k], f"{cls.__name__}.{k}") for k, v in values.items()}
+    try:
+        return cls(**kwargs)
+    except TypeError as error:
+        raise ValueError(f"{cls.__name__} cannot be built: {error}") from error
+
+
+def override(config: T, values: Mapping[str, Any]) -> T:
+    """Returns the configuration with some fields replaced; text is parsed by the field's type.
+
+    Raises:
+        ValueError: an unknown field, or text that does not parse as the field's type.
+    """
+    cls = type(config)
+    hints = field_types(cls)
+    _refuse_unknown(cls, values, hints)
+    parsed = {}
+    for key, value in values.items():
+        where = f"{cls.__name__}.{key}"
+        is_text = isinstance(value, str)
+        parsed[key] = (parse_text if is_text else _coerce)(value, hints[key], where)
+    return dataclasses.replace(config, **parsed)
+
+
+def to_json(config: Any) -> str:
+    """Returns the configuration as indented JSON text ending in a newline."""
+    return json.dumps(to_dict(config), indent=2) + "\n"
+
+
+def from_json(cls: type[T], text: str) -> T:
+    """Builds `cls` from JSON text, with the rules of `from_dict`."""
+    try:
+        values = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{cls.__name__}: not valid JSON ({error})") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{cls.__name__}: expected a JSON object, got {type(values).__name__}")
+    return from_dict(cls, values)
+
+
+def save_json(path: str | os.PathLike[str], config: Any) -> None:
+    """Writes the configuration to a file; the file is complete or absent, never half written."""
+    write_atomic(path, to_json(config))
+
+
+def write_atomic(path: str | os.PathLike[str], text: str) -> None:
+    """Writes text beside `path` and moves it there, so that a reader never sees half of it."""
+    target = pathlib.Path(path)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    temporary.write_text(text)
+    os.replace(temporary, target)
+
+
+def parse_text(text: str, hint: Any, where: str) -> Any:
+    """Reads one value of type `hint` from command-line text; tuples are comma separated.
+
+    Raises:
+        ValueError: the text is not a value of that type.
+    """
+    options, optional = _optional(hint)
+    if optional and text.strip().lower() in _TEXT_NONE:
+        return None
+    origin = typing.get_origin(options)
+    if origin is tuple:
+        inner = typing.get_args(options)[0]
+        parts = [p.strip() for p in text.split(",") if p.strip()]
+        return _coerce([parse_text(p, inner, where) for p in parts], options, where)
+    if options is bool:
+        if text.strip().lower() not in _TEXT_BOOL:
+            raise ValueError(f"{where}: expected true or false, got {text!r}")
+        return _TEXT_BOOL[text.strip().lower()]
+    if options in (int, float):
+        try:
+            return options(text.replace("_", ""))
+        except ValueError:
+            raise ValueError(f"{where}: expected {options.__name__}, got {text!r}") from None
+    if origin is Literal:
+        by_text = {str(choice): choice for choice in typing.get_args(options)}
+        return _coerce(by_text.get(text, text), options, where)
+    return _coerce(text, options, where)
+
+
+def _refuse_unknown(cls: type, keys: Iterable[str], known: Mapping[str, Any]) -> None:
+    unknown = [k for k in keys if k not in known]
+    if unknown:
+        close = difflib.get_close_matches(str(unknown[0]), list(known), n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise ValueError(
+            f"{cls.__name__}: unknown keys {unknown}{hint} (known: {', '.join(known)})"
+        )
+
+
+def _optional(hint: Any) -> tuple[Any, bool]:
+    """Splits `X | None` into (X, True); any other hint into (hint, False)."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        rest = [a for a in typing.get_args(hint) if a is not type(None)]
+        if len(rest) == 1 and len(typing.get_args(hint)) == 2:
+            return rest[0], True
+        raise ValueError(f"a configuration field may be `X | None` only, got {hint}")
+    return hint, False
+
+
+def _coerce(value: Any, hint: Any, where: str) -> Any:
+    """Checks one plain value against its annotation; lists become tuples, ints become floats."""
+    hint, optional = _optional(hint)
+    if value is None and optional:
+        return None
+    origin = typing.get_origin(hint)
+    if origin is Literal:
+        choices = typing.get_args(hint)
+        if value not in choices:
+            raise ValueError(
+                f"{where}: expected one of {', '.join(map(str, choices))}, got {value!r}"
+            )
+        return value
+    if origin is tuple:
+        return _coerce_tuple(value, typing.get_args(hint), where)
+    if dataclasses.is_dataclass(hint):
+        return value if isinstance(value, hint) else from_dict(hint, value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(hint, type):
+        raise ValueError(f"{where}: annotation {hint!r} is not supported in a configuration")
+    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
+        raise ValueError(f"{where}: expected {hint.__name__}, got {value!r}")
+    return value
+
+
+def _coerce_tuple(value: Any, args: tuple[Any, ...], where: str) -> tuple[Any, ...]:
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"{where}: expected a sequence, got {value!r}")
+    if len(args) == 2 and args[1] is Ellipsis:
+        return tuple(_coerce(v, args[0], where) for v in value)
+    if len(value) != len(args):
+        raise ValueError(f"{where}: expected {len(args)} values, got {len(value)}: {value!r}")
+    return tuple(_coerce(v, a, where) for v, a in zip(value, args, strict=True))

@@ -1,0 +1,124 @@
+"""Settings of a meta-training run; the defaults are the published recipe for CIFAR-10.
+
+Parameter Prediction for Unseen Deep Architectures, appendix C.1: Adam 1e-3 with an L2 penalty of
+1e-5 inside, gradients clipped at norm 5, the rate divided by ten after 200 and 250 of 300 epochs,
+64 images and 8 networks a step.
+"""
+
+import dataclasses
+import math
+from typing import Any, Literal
+
+import numpy as np
+
+Schedule = Literal["multistep", "cosine", "constant"]
+
+
+def _field(default: Any, text: str) -> Any:
+    return dataclasses.field(default=default, metadata={"help": text})
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """Everything that decides what a run computes, and how it is watched and saved."""
+
+    dataset: Literal["cifar10", "imagenet", "digits"] = _field("cifar10", "images to train on")
+    data_dir: str | None = _field(None, "TFDS folder with the prepared dataset")
+    model: Literal["ghn2", "ghn1", "mlp"] = _field("ghn2", "hypernetwork")
+    hidden: int = _field(32, "width of the hypernetwork (D); 32 as published")
+    meta_batch_size: int = _field(8, "networks per step, over all devices")
+    batch_size: int = _field(64, "images per step, shared by the networks of the step")
+    epochs: int = _field(300, "passes over the training images; `steps` takes precedence")
+    steps: int | None = _field(None, "updates to run, instead of `epochs`")
+    time_limit_s: float | None = _field(
+        None, "stop after this many seconds of training; the schedule then follows the clock"
+    )
+    learning_rate: float = _field(1e-3, "Adam's rate before the schedule")
+    weight_decay: float = _field(1e-5, "L2 penalty, added to the gradient before Adam")
+    grad_clip: float = _field(5.0, "global gradient norm above which it is scaled down")
+    lr_schedule: Schedule = _field("multistep", "how the rate falls over the run")
+    lr_milestones: tuple[float, ...] = _field(
+        (2 / 3, 5 / 6), "multistep: fractions of the run after which the rate drops"
+    )
+    lr_drop: float = _field(0.1, "multistep: factor of each drop")
+    lr_warmup: float = _field(0.0, "fraction of the run with a linearly rising rate")
+    compute_dtype: Literal["float32", "bfloat16"] = _field(
+        "float32", "type of the target networks' activations"
+    )
+    seed: int = _field(1111, "seed of everything: theta, architectures, image order, augmentation")
+    max_nodes: int = _field(2200, "meta-batches with more graph nodes are skipped")
+    arch_file: str | None = _field(
+        None, "DeepNets-1M HDF5 file to draw networks from, instead of sampling them"
+    )
+    max_variants: int | None = _field(
+        None, "train on the most frequent executor variants only; others are skipped and counted"
+    )
+    probe_archs: int = _field(
+        512, "architectures drawn at start-up to find the variants to compile"
+    )
+    arch_workers: int | None = _field(
+        None, "processes that sample and build networks; 0 builds in the training process"
+    )
+    num_devices: int | None = _field(None, "devices to use; all of them if not given")
+    steps_per_dispatch: int = _field(1, "updates run in one call of the compiled program")
+    compile_threads: int | None = _field(None, "variants compiled at the same time at start-up")
+    compilation_cache: str = _field(
+        "~/.cache/ppuda_jax/xla", "folder of compiled programs; `none` switches it off"
+    )
+    workdir: str | None = _field(None, "checkpoints and metrics; a run found there is resumed")
+    checkpoint_every: int = _field(1000, "steps between checkpoints")
+    eval_every: int = _field(0, "steps between evaluations on validation data; 0 for none")
+    log_every: int = _field(50, "steps between lines of metrics")
+    max_nonfinite: int = _field(50, "skipped updates in a row after which the run stops")
+
+    def __post_init__(self) -> None:
+        positive = (
+            "hidden", "meta_batch_size", "batch_size", "epochs", "max_nodes", "steps_per_dispatch",
+            "checkpoint_every", "log_every", "max_nonfinite", "learning_rate", "grad_clip",
+            "probe_archs",
+        )  # fmt: skip
+        for name in positive:
+            _require(getattr(self, name) > 0, name, "must be above zero", getattr(self, name))
+        for name in ("steps", "time_limit_s", "max_variants", "num_devices", "compile_threads"):
+            value = getattr(self, name)
+            _require(value is None or value > 0, name, "must be above zero", value)
+        for name in ("weight_decay", "eval_every", "seed"):
+            _require(getattr(self, name) >= 0, name, "must not be negative", getattr(self, name))
+        if self.arch_workers is not None:
+            _require(self.arch_workers >= 0, "arch_workers", "must not be negative",
+                     self.arch_workers)  # fmt: skip
+        _require(0 <= self.lr_warmup < 1, "lr_warmup", "is a fraction of the run", self.lr_warmup)
+        _require(0 < self.lr_drop <= 1, "lr_drop", "must be in (0, 1]", self.lr_drop)
+        marks = self.lr_milestones
+        _require(
+            all(0 < m < 1 for m in marks) and list(marks) == sorted(marks),
+            "lr_milestones", "are rising fractions of the run, between 0 and 1", marks,
+        )  # fmt: skip
+
+    def total_steps(self, num_images: int) -> int:
+        """Updates in the whole run, a multiple of `steps_per_dispatch` (rounded up)."""
+        steps = self.steps
+        if steps is None:
+            steps = self.epochs * math.ceil(num_images / self.batch_size)
+        return math.ceil(steps / self.steps_per_dispatch) * self.steps_per_dispatch
+
+
+def _require(condition: bool, name: str, rule: str, received: Any) -> None:
+    if not condition:
+        raise ValueError(f"TrainConfig.{name} {rule}, got {received!r}")
+
+
+def learning_rate(config: TrainConfig, progress: float) -> float:
+    """Learning rate at a fraction of the run, `progress` in [0, 1].
+
+    The published milestones are fractions too: epochs 200 and 250 of 300.
+    """
+    if progress < config.lr_warmup:
+        return config.learning_rate * max(progress, 1e-3) / config.lr_warmup
+    if config.lr_schedule == "constant":
+        return config.learning_rate
+    if config.lr_schedule == "cosine":
+        rest = (progress - config.lr_warmup) / (1 - config.lr_warmup)
+        return config.learning_rate * 0.5 * (1 + math.cos(math.pi * min(rest, 1.0)))
+    passed = int(np.sum(np.asarray(config.lr_milestones) <= progress))
+    return config.learning_rate * config.lr_drop**passed
