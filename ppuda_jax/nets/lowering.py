@@ -1,0 +1,220 @@
+"""Convolutions and pools in the forms that run fast where they are compiled.
+
+XLA:CPU does not rewrite convolution layouts inside loops (jax issue 12868), runs grouped
+convolutions and ``select_and_scatter`` slowly, and the executor puts every operation inside a
+loop. So each primitive here has two forms with equal results:
+
+* ``"taps"`` (default on CPU): canonical convolutions with hand-written gradients, depthwise
+  convolutions and pools as sums or maxima over shifted slices.
+* ``"library"`` (default on GPU and TPU): ``lax`` convolutions and ``reduce_window``.
+
+Shapes: ``B`` images, ``H, W`` pixels, ``C`` channels; arrays are NHWC, kernels HWIO.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Iterator
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+Form = Literal["taps", "library"]
+_DIMS = ("NHWC", "HWIO", "NHWC")
+_forced: list[Form] = []
+
+
+def current_form() -> Form:
+    """The form in force: what ``lowering`` sets, else the default of the backend."""
+    if _forced:
+        return _forced[-1]
+    return "taps" if jax.default_backend() == "cpu" else "library"
+
+
+@contextlib.contextmanager
+def lowering(form: Form) -> Iterator[None]:
+    """Traces everything inside with one form, whatever the backend.
+
+    Raises:
+      ValueError: ``form`` is neither ``"taps"`` nor ``"library"``.
+    """
+    if form not in ("taps", "library"):
+        raise ValueError(f"lowering form must be 'taps' or 'library', got {form!r}")
+    _forced.append(form)
+    try:
+        yield
+    finally:
+        _forced.pop()
+
+
+def pointwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """1x1 convolution as a matrix product: [B, H, W, C] x [C, D] -> [B, H, W, D]."""
+    return (x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], kernel.shape[-1])
+
+
+def conv(x: jax.Array, kernel: jax.Array, stride: tuple[int, int] = (1, 1),
+         padding: tuple[int, int] | None = None) -> jax.Array:
+    """Convolution [B, H, W, C] x [kh, kw, C, D] -> [B, H', W', D].
+
+    Args:
+      x: images.
+      kernel: HWIO kernel.
+      stride: of height and width.
+      padding: zeros on both sides of height and width; half the kernel if None.
+    """
+    kh, kw = kernel.shape[:2]
+    pad = (kh // 2, kw // 2) if padding is None else padding
+    if (kh, kw) == (1, 1) and pad == (0, 0):
+        return pointwise(x[:, :: stride[0], :: stride[1]], kernel[0, 0])
+    if current_form() == "library":
+        return _conv(x, kernel, stride, [(p, p) for p in pad])
+    return _canonical_conv(x, kernel, stride, pad)
+
+
+def _conv(x, kernel, stride, padding):
+    return lax.conv_general_dilated(x, kernel, stride, padding, dimension_numbers=_DIMS)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _canonical_conv(x, kernel, stride, pad):
+    return _conv(x, kernel, stride, [(p, p) for p in pad])
+
+
+def _canonical_conv_fwd(x, kernel, stride, pad):
+    return _canonical_conv(x, kernel, stride, pad), (x, kernel)
+
+
+def _canonical_conv_bwd(stride, pad, residuals, g):
+    x, kernel = residuals
+    size, taps = x.shape[1:3], kernel.shape[:2]
+    # A strided convolution is the dense one, subsampled: its cotangent is spread with zeros.
+    dense = [size[i] + 2 * pad[i] - taps[i] + 1 for i in (0, 1)]
+    if stride != (1, 1):
+        tail = [dense[i] - ((g.shape[i + 1] - 1) * stride[i] + 1) for i in (0, 1)]
+        g = lax.pad(g, jnp.zeros((), g.dtype),
+                    [(0, 0, 0), (0, tail[0], stride[0] - 1), (0, tail[1], stride[1] - 1),
+                     (0, 0, 0)])
+    flipped = jnp.swapaxes(kernel[::-1, ::-1], 2, 3)
+    dx = _conv(g, flipped, (1, 1), [(taps[i] - 1 - pad[i],) * 2 for i in (0, 1)])
+    # The kernel's gradient correlates x and g over batch and pixels: batch plays the channels.
+    dk = _conv(x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3), (1, 1), [(p, p) for p in pad])
+    return dx, dk.transpose(1, 2, 0, 3)
+
+
+_canonical_conv.defvjp(_canonical_conv_fwd, _canonical_conv_bwd)
+
+
+def depthwise(x: jax.Array, kernel: jax.Array, stride: int = 1, dilation: int = 1) -> jax.Array:
+    """Depthwise convolution with "same" padding: [B, H, W, C] x [k, k, 1, C].
+
+    The result is [B, ceil(H / stride), ceil(W / stride), C].
+    """
+    k, channels = kernel.shape[0], kernel.shape[-1]
+    pad = (k // 2) * dilation
+    if current_form() == "library":
+        return lax.conv_general_dilated(
+            x, kernel, (stride, stride), [(pad, pad)] * 2, rhs_dilation=(dilation, dilation),
+            dimension_numbers=_DIMS, feature_group_count=channels)
+    if stride == 1:
+        return _depthwise_taps(x, kernel[:, :, 0], dilation)
+    return _shifted_sum(x, kernel[:, :, 0], stride, dilation)
+
+
+def _slices(x, k, stride, dilation, fill=0.0):
+    """The k*k shifted views of x under "same" padding, in row-major order of the taps."""
+    pad = (k // 2) * dilation
+    padded = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)), constant_values=fill)
+    rows, cols = x.shape[1], x.shape[2]
+    for i in range(0, k * dilation, dilation):
+        for j in range(0, k * dilation, dilation):
+            yield padded[:, i : i + rows : stride, j : j + cols : stride]
+
+
+def _shifted_sum(x, kernel, stride, dilation):
+    taps = kernel.reshape(-1, kernel.shape[-1])
+    views = _slices(x, kernel.shape[0], stride, dilation)
+    return functools.reduce(jnp.add, (v * taps[t] for t, v in enumerate(views)))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _depthwise_taps(x, kernel, dilation):
+    return _shifted_sum(x, kernel, 1, dilation)
+
+
+def _depthwise_fwd(x, kernel, dilation):
+    return _depthwise_taps(x, kernel, dilation), (x, kernel)
+
+
+def _depthwise_bwd(dilation, residuals, g):
+    x, kernel = residuals
+    dx = _shifted_sum(g, kernel[::-1, ::-1], 1, dilation)
+    views = _slices(x, kernel.shape[0], 1, dilation)
+    dk = jnp.stack([jnp.sum(v * g, axis=(0, 1, 2)) for v in views])
+    return dx, dk.reshape(kernel.shape)
+
+
+_depthwise_taps.defvjp(_depthwise_fwd, _depthwise_bwd)
+
+
+def avg_pool(x: jax.Array, stride: int = 1) -> jax.Array:
+    """3x3 average pool; padded pixels do not count. [B, H, W, C] -> [B, H', W', C]."""
+    count = _window_count(x.shape[1], stride)[:, None, None]
+    count = count * _window_count(x.shape[2], stride)[:, None]
+    if current_form() == "library":
+        total = lax.reduce_window(x, jnp.zeros((), x.dtype), lax.add, (1, 3, 3, 1),
+                                  (1, stride, stride, 1), [(0, 0), (1, 1), (1, 1), (0, 0)])
+        return total / count.astype(x.dtype)
+    total = functools.reduce(jnp.add, _slices(x, 3, 1, 1)) if stride == 1 else functools.reduce(
+        jnp.add, _slices(x, 3, stride, 1))
+    return total / count.astype(x.dtype)
+
+
+def _window_count(size, stride):
+    """How many pixels of a 3-wide window lie inside the image, per output position."""
+    centre = jnp.arange(0, size, stride)
+    return 3 - (centre == 0) - (centre == size - 1)
+
+
+def max_pool(x: jax.Array, stride: int = 1) -> jax.Array:
+    """3x3 max pool. [B, H, W, C] -> [B, H', W', C]; ties send the gradient to the first."""
+    if current_form() == "library":
+        return lax.reduce_window(x, -jnp.inf, lax.max, (1, 3, 3, 1), (1, stride, stride, 1),
+                                 [(0, 0), (1, 1), (1, 1), (0, 0)])
+    return _max_taps(x, stride)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _max_taps(x, stride):
+    return functools.reduce(jnp.maximum, _slices(x, 3, stride, 1, -jnp.inf))
+
+
+def _max_fwd(x, stride):
+    return _max_taps(x, stride), x
+
+
+def _max_bwd(stride, x, g):
+    views = _slices(x, 3, stride, 1, -jnp.inf)
+    best = next(views)
+    winner = jnp.zeros(best.shape, jnp.int8)
+    for tap, view in enumerate(views, start=1):
+        winner = jnp.where(view > best, jnp.int8(tap), winner)
+        best = jnp.maximum(best, view)
+    # Materialised, so that the nine gathers below read one byte instead of nine windows.
+    winner = lax.optimization_barrier(winner)
+    if stride != 1:
+        spread = [(0, 0, 0)] + [(0, n - ((s - 1) * stride + 1), stride - 1)
+                                for n, s in zip(x.shape[1:3], g.shape[1:3], strict=True)]
+        spread.append((0, 0, 0))
+        g = lax.pad(g, jnp.zeros((), g.dtype), spread)
+        winner = lax.pad(winner, jnp.int8(-1), spread)
+    # Output p took its value from p + tap - 1, so input p collects from output p + 1 - tap.
+    zero = jnp.zeros((), g.dtype)
+    collected = zip(range(8, -1, -1), _slices(g, 3, 1, 1), _slices(winner, 3, 1, 1, -1),
+                    strict=True)
+    return (functools.reduce(jnp.add, (jnp.where(w == tap, v, zero) for tap, v, w in collected)),)
+
+
+_max_taps.defvjp(_max_fwd, _max_bwd)

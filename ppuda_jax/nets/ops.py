@@ -1,0 +1,251 @@
+"""Every operation of a DeepNets-1M network, once: pure functions of (params, x).
+
+The Flax networks (``nets/network.py``) and the executor (``executor/run.py``) call the same
+functions. ``params`` is a tuple in the order of ``archs.op_params``; the norm parameters
+(scale, bias) may be left out, then the operation has no norm, or be followed by a switch (see
+``batch_norm``).
+
+Shapes: ``B`` images, ``H, W`` pixels, ``C`` channels; feature maps are [B, H, W, C], kernels
+HWIO, depthwise kernels [k, k, 1, C]. Semantics follow the published networks (paper, section
+3.1 and appendix A; the code that trained the published checkpoints where they differ).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from ppuda_jax.nets import lowering
+
+EPSILON = 1e-5
+HEADS = 8
+
+Params = Sequence[jax.Array]
+OpFn = Callable[..., jax.Array]
+
+
+@jax.custom_vjp
+def batch_norm(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, enabled: jax.Array | float = 1.0
+) -> jax.Array:
+    """Batch norm on the statistics of the batch itself.
+
+    Args:
+      x: feature maps [B, H, W, C].
+      scale: [C].
+      bias: [C].
+      enabled: float32 scalar; at 0 the result is ``x``, so that networks with and without
+        norms can share a compiled program.
+
+    Returns:
+      [B, H, W, C] in the dtype of ``x``; statistics are computed in float32.
+    """
+    return _batch_norm_fwd(x, scale, bias, enabled)[0]
+
+
+def _batch_norm_fwd(x, scale, bias, enabled):
+    x32 = x.astype(jnp.float32)
+    mean = jnp.mean(x32, axis=(0, 1, 2))
+    variance = jnp.maximum(jnp.mean(jnp.square(x32), axis=(0, 1, 2)) - jnp.square(mean), 0.0)
+    inverse = lax.rsqrt(variance + EPSILON)
+    on = jnp.asarray(enabled, jnp.float32) > 0
+    gain = jnp.where(on, inverse * scale, 1.0)
+    shift = jnp.where(on, bias - mean * gain, 0.0)
+    return (x32 * gain + shift).astype(x.dtype), (x, mean, inverse, gain, on)
+
+
+def _batch_norm_bwd(residuals, g):
+    x, mean, inverse, gain, on = residuals
+    n = x.size // x.shape[-1]
+    x32, g32 = x.astype(jnp.float32), g.astype(jnp.float32)
+    g_bias = jnp.where(on, jnp.sum(g32, axis=(0, 1, 2)), 0.0)
+    g_scale = (jnp.sum(g32 * x32, axis=(0, 1, 2)) - mean * g_bias) * inverse
+    g_scale = jnp.where(on, g_scale, 0.0)
+    slope = gain * inverse * g_scale / n
+    dx = g32 * gain - x32 * slope + (mean * slope - gain * g_bias / n)
+    return dx.astype(x.dtype), g_scale, g_bias, jnp.zeros((), jnp.float32)
+
+
+batch_norm.defvjp(_batch_norm_fwd, _batch_norm_bwd)
+
+
+def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
+    """Layer norm over the last axis: [..., C] with [C] and [C]."""
+    x32 = x.astype(jnp.float32)
+    mean = jnp.mean(x32, axis=-1, keepdims=True)
+    variance = jnp.mean(jnp.square(x32 - mean), axis=-1, keepdims=True)
+    out = (x32 - mean) * lax.rsqrt(variance + EPSILON) * scale + bias
+    return out.astype(x.dtype)
+
+
+def _norm(x, params):
+    return batch_norm(x, *params) if params else x
+
+
+def stem_conv(params: Params, x: jax.Array, *, stride: int = 1, relu: bool = False) -> jax.Array:
+    """(ReLU,) convolution k x k, norm: (kernel, scale, bias)."""
+    kernel, *norm = params
+    x = jax.nn.relu(x) if relu else x
+    return _norm(lowering.conv(x, kernel, (stride, stride)), norm)
+
+
+def patch_conv(params: Params, x: jax.Array) -> jax.Array:
+    """Stem of visual transformers: a k x k convolution with stride k, (kernel,)."""
+    (kernel,) = params
+    k = kernel.shape[0]
+    pad = int(k < 4)
+    return lowering.conv(x, kernel, (k, k), (pad, pad))
+
+
+def pos_enc(params: Params, x: jax.Array) -> jax.Array:
+    """Adds a learnt map [1, H, W, C] to every image."""
+    return x + params[0].astype(x.dtype)
+
+
+def stem_pool(params: Params, x: jax.Array) -> jax.Array:
+    """3x3 max pool with stride 2."""
+    del params
+    return lowering.max_pool(x, 2)
+
+
+def subsample(params: Params, x: jax.Array, *, stride: int = 2) -> jax.Array:
+    """Every second pixel of every second row."""
+    del params
+    return x[:, ::stride, ::stride]
+
+
+def conv_norm(params: Params, x: jax.Array, *, stride: int = 1) -> jax.Array:
+    """ReLU, convolution k x k, norm: (kernel, scale, bias)."""
+    return stem_conv(params, x, stride=stride, relu=True)
+
+
+def conv_7x1_1x7(params: Params, x: jax.Array, *, stride: int = 1) -> jax.Array:
+    """ReLU, convolution 1x7, convolution 7x1, norm: (kernel, kernel, scale, bias)."""
+    wide, tall, *norm = params
+    x = lowering.conv(jax.nn.relu(x), wide, (1, stride))
+    return _norm(lowering.conv(x, tall, (stride, 1)), norm)
+
+
+def _separable(depthwise, pointwise, norm, x, stride, dilation):
+    x = lowering.depthwise(jax.nn.relu(x), depthwise, stride, dilation)
+    return _norm(lowering.pointwise(x, pointwise[0, 0]), norm)
+
+
+def sep_conv(params: Params, x: jax.Array, *, stride: int = 1) -> jax.Array:
+    """Twice [ReLU, depthwise, 1x1, norm], the stride in the first depthwise."""
+    half = len(params) // 2
+    x = _separable(params[0], params[1], params[2:half], x, stride, 1)
+    return _separable(params[half], params[half + 1], params[half + 2 :], x, 1, 1)
+
+
+def dil_conv(params: Params, x: jax.Array, *, stride: int = 1) -> jax.Array:
+    """ReLU, depthwise with dilation 2, 1x1, norm: (kernel, kernel, scale, bias)."""
+    return _separable(params[0], params[1], params[2:], x, stride, 2)
+
+
+def factorized_reduce(params: Params, x: jax.Array) -> jax.Array:
+    """ReLU, two strided 1x1 convolutions side by side (the second one pixel on), norm."""
+    first, second, *norm = params
+    x = jax.nn.relu(x)
+    halves = [lowering.pointwise(x[:, ::2, ::2], first[0, 0]),
+              lowering.pointwise(x[:, 1::2, 1::2], second[0, 0])]
+    return _norm(jnp.concatenate(halves, axis=-1), norm)
+
+
+def max_pool_3x3(params: Params, x: jax.Array, *, stride: int = 1) -> jax.Array:
+    """3x3 max pool."""
+    del params
+    return lowering.max_pool(x, stride)
+
+
+def avg_pool_3x3(params: Params, x: jax.Array, *, stride: int = 1) -> jax.Array:
+    """3x3 average pool; padding does not count."""
+    del params
+    return lowering.avg_pool(x, stride)
+
+
+def cse(params: Params, x: jax.Array, *, stride: int = 1) -> jax.Array:
+    """Channel squeeze and excitation: (kernel, bias, kernel, bias); gate is a Hardswish."""
+    kernel1, bias1, kernel2, bias2 = params
+    squeezed = jnp.mean(x, axis=(1, 2))
+    hidden = jax.nn.relu(squeezed @ kernel1 + bias1)
+    gate = jax.nn.hard_swish(hidden @ kernel2 + bias2)
+    return (x * gate[:, None, None, :])[:, ::stride, ::stride]
+
+
+def msa(params: Params, x: jax.Array, *, stride: int = 1) -> jax.Array:
+    """Transformer block on the pixels as tokens.
+
+    ``params``: layer norm (scale, bias), qkv kernel [C, 3C], output (kernel, bias), layer norm
+    (scale, bias), feed-forward (kernel, bias, kernel, bias).
+    """
+    scale1, shift1, qkv, out, out_bias, scale2, shift2, ff1, ff1_bias, ff2, ff2_bias = params
+    batch, height, width, channels = x.shape
+    depth = channels // HEADS
+    tokens = x.reshape(batch, height * width, channels)
+    normed = layer_norm(tokens, scale1, shift1) @ qkv
+    query, key, value = (
+        part.reshape(batch, -1, HEADS, depth) for part in jnp.split(normed, 3, axis=-1))
+    scores = jnp.einsum("bqhd,bkhd->bhqk", query, key) * depth**-0.5
+    mixed = jnp.einsum("bhqk,bkhd->bqhd", jax.nn.softmax(scores, axis=-1), value)
+    tokens = mixed.reshape(batch, -1, channels) @ out + out_bias + tokens
+    hidden = jax.nn.gelu(layer_norm(tokens, scale2, shift2) @ ff1 + ff1_bias, approximate=False)
+    tokens = hidden @ ff2 + ff2_bias + tokens
+    return tokens.reshape(x.shape)[:, ::stride, ::stride]
+
+
+def global_pool(params: Params, x: jax.Array) -> jax.Array:
+    """Mean over the pixels: [B, H, W, C] -> [B, C]."""
+    del params
+    return jnp.mean(x, axis=(1, 2))
+
+
+def flatten(params: Params, x: jax.Array) -> jax.Array:
+    """Channel-major flattening, as the published networks: [B, H, W, C] -> [B, C * H * W]."""
+    del params
+    return x.transpose(0, 3, 1, 2).reshape(x.shape[0], -1)
+
+
+def dense(params: Params, x: jax.Array) -> jax.Array:
+    """Dense layer: (kernel, bias)."""
+    kernel, bias = params
+    return x @ kernel + bias
+
+
+def head_dropout(key: jax.Array, x: jax.Array) -> jax.Array:
+    """Dropout with rate 0.5 between the two dense layers of a head, in training."""
+    return jnp.where(jax.random.bernoulli(key, 0.5, x.shape), 2.0 * x, jnp.zeros((), x.dtype))
+
+
+CELL_OPS: Mapping[str, OpFn] = MappingProxyType({
+    "max_pool_3x3": max_pool_3x3,
+    "avg_pool_3x3": avg_pool_3x3,
+    "sep_conv_3x3": sep_conv,
+    "sep_conv_5x5": sep_conv,
+    "dil_conv_3x3": dil_conv,
+    "dil_conv_5x5": dil_conv,
+    "conv_1x1": conv_norm,
+    "conv_3x3": conv_norm,
+    "conv_5x5": conv_norm,
+    "conv_7x7": conv_norm,
+    "conv_7x1_1x7": conv_7x1_1x7,
+    "msa": msa,
+    "cse": cse,
+})
+"""Operations on the edges of a cell, all with a ``stride``; "none" and "skip_connect" vanish."""
+
+
+def drop_path(key: jax.Array, x: jax.Array, rate: float) -> jax.Array:
+    """Zeroes whole images [B, ...] with probability ``rate`` and rescales the rest."""
+    keep = jax.random.bernoulli(key, 1.0 - rate, (x.shape[0],) + (1,) * (x.ndim - 1))
+    return jnp.where(keep, x / (1.0 - rate), jnp.zeros((), x.dtype))
+
+
+def sum_maps(maps: Sequence[jax.Array]) -> jax.Array:
+    """Sum of feature maps of one shape."""
+    return functools.reduce(jnp.add, maps)
