@@ -62,7 +62,7 @@ class TrainConfig:
     num_devices: int | None = _field(None, "devices to use; all of them if not given")
     steps_per_dispatch: int = _field(1, "updates run in one call of the compiled program")
     compile_threads: int | None = _field(None, "variants compiled at the same time at start-up")
-    compilation_cache: str = _field(
+    compilation_cache: str | None = _field(
         "~/.cache/ppuda_jax/xla", "folder of compiled programs; `none` switches it off"
     )
     workdir: str | None = _field(None, "checkpoints and metrics; a run found there is resumed")
