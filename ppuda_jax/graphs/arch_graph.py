@@ -13,6 +13,7 @@ from typing import Any, overload
 
 import numpy as np
 
+from ppuda_jax.graphs.virtual_edges import MAX_DISTANCE, shortest_paths
 from ppuda_jax.primitives import PRIMITIVE_IDS, PRIMITIVES
 from ppuda_jax.types import Role
 
@@ -152,7 +153,22 @@ class ArchGraph:
         """The kind of each node by name."""
         return tuple(PRIMITIVES[index] for index in self.primitive)
 
-    def to_graphs_tuple(self, max_distance: int = 50) -> Any:
+    def distances(self, max_distance: int = MAX_DISTANCE) -> np.ndarray:
+        """Shortest path lengths, kept for the next call with the same cutoff.
+
+        Args:
+          max_distance: longest path that counts, from 1 to 255.
+
+        Returns:
+          [N, N] uint8, 0 for no path (see `virtual_edges.shortest_paths`); do not write to it.
+        """
+        cached = self.__dict__.get("_distances")
+        if cached is None or cached[0] != max_distance:
+            cached = (max_distance, shortest_paths(self.num_nodes, self.edges, max_distance))
+            object.__setattr__(self, "_distances", cached)
+        return cached[1]
+
+    def to_graphs_tuple(self, max_distance: int = MAX_DISTANCE) -> Any:
         """Returns a `jraph.GraphsTuple` with virtual edges (see graphs.graphs_tuple)."""
         from ppuda_jax.graphs.graphs_tuple import to_graphs_tuple
 

@@ -15,7 +15,7 @@ import jraph
 import numpy as np
 
 from ppuda_jax.graphs.arch_graph import ArchGraph, Binding
-from ppuda_jax.graphs.virtual_edges import shortest_paths
+from ppuda_jax.graphs.virtual_edges import MAX_DISTANCE
 
 
 @jax.tree_util.register_static
@@ -34,7 +34,7 @@ class ArchInfo:
     num_classes: int | None
 
 
-def to_graphs_tuple(graph: ArchGraph, max_distance: int = 50) -> jraph.GraphsTuple:
+def to_graphs_tuple(graph: ArchGraph, max_distance: int = MAX_DISTANCE) -> jraph.GraphsTuple:
     """Converts a graph, adding virtual edges.
 
     Args:
@@ -46,7 +46,7 @@ def to_graphs_tuple(graph: ArchGraph, max_distance: int = 50) -> jraph.GraphsTup
       {"distance": [E] int32}, senders and receivers [E] int32, n_node and n_edge [1], and
       globals {"arch": ArchInfo}.
     """
-    distance = shortest_paths(graph.num_nodes, graph.edges, max_distance)
+    distance = graph.distances(max_distance)
     senders, receivers = np.nonzero(distance)
     return jraph.GraphsTuple(
         nodes={"primitive": graph.primitive, "shape": graph.shapes},
