@@ -1,0 +1,127 @@
+"""The graph hypernetwork: from batches of graphs to node embeddings and decoded parameters.
+
+Figure 1 of the paper. The module knows no target network: it embeds the nodes of padded graphs
+and decodes rows and vectors that callers ask for; placing them is `predict.py`'s task for a
+single network and the training objective's for a meta-batch.
+
+Legend: `B` meta-batch, `N` nodes, `D` node embedding, `V` nodes that are decoded, `T` rows.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ppuda_jax.ghn.config import GHNConfig
+from ppuda_jax.ghn.decoders import DECODER_CLASSES, Index, Layout, VectorDecoder
+from ppuda_jax.ghn.dense import MLP
+from ppuda_jax.ghn.embeddings import NodeEmbedding
+from ppuda_jax.ghn.gated_gnn import GatedGNN
+
+if TYPE_CHECKING:
+    from ppuda_jax.graphs.batching import PaddedGraphs
+
+
+class GHN(nn.Module):
+    """GHN-1, GHN-2 or the MLP baseline, as the configuration says."""
+
+    config: GHNConfig
+
+    def setup(self) -> None:
+        config = self.config
+        self.embedding = NodeEmbedding(config)
+        if config.hypernet == "mlp":
+            self.gnn = MLP(config.hid, config.hid, config.hid)
+        else:
+            self.gnn = GatedGNN(config)
+        if config.layernorm:
+            self.layer_norm = nn.LayerNorm(epsilon=1e-5)
+        self.kernel_decoder = DECODER_CLASSES[config.decoder](config)
+        self.vector_decoder = VectorDecoder(config)
+
+    def __call__(self, graphs: PaddedGraphs) -> jax.Array:
+        """Node embeddings after message passing (and LayerNorm), [B, N, D]; zeros on padding."""
+        h = self.embedding(graphs.primitive, graphs.shape)
+        if self.config.hypernet == "mlp":
+            h = self.gnn(h)
+        else:
+            h = self.gnn(h, graphs.distance, graphs.levels)
+        if self.config.layernorm:
+            h = self.layer_norm(h)
+        real = jnp.arange(h.shape[1])[None, :, None] < graphs.num_nodes[:, None, None]
+        return jnp.where(real, h, 0.0)
+
+    def decode_taps(
+        self,
+        h: jax.Array,
+        y: jax.Array,
+        x: jax.Array,
+        out_index: Index = None,
+        in_index: Index = None,
+        *,
+        node: jax.Array | None = None,
+        kernel_size: tuple[int, int] | None = None,
+        layout: Layout = "oi",
+    ) -> jax.Array:
+        """Kernels at one spatial tap each, before tiling and normalisation.
+
+        The first layer is computed once per node for all taps of `kernel_size`, the rest per row
+        and only for the channels asked for.
+
+        Args:
+          h: embeddings of the nodes to decode, [V, D].
+          y, x: tap of each row, int32 [T], below `kernel_size`.
+          out_index, in_index: static channels to compute, all if None; [0] as `in_index` gives
+            the depthwise kernels, [T, O, 1].
+          node: position in `h` of each row's node, int32 [T]; None if row t is of node t.
+          kernel_size: static (height, width) bound on the taps; the largest kernel if None.
+          layout: order of the two channel axes of the result.
+
+        Returns:
+          [T, O, I] or [T, I, O].
+        """
+        return self.kernel_decoder.decode_taps(
+            h, y, x, out_index, in_index, node=node, kernel_size=kernel_size, layout=layout
+        )
+
+    def decode_class_kernel(self, h: jax.Array, in_index: Index = None) -> jax.Array:
+        """Kernels of classifiers, before tiling and normalisation: [V, D] -> [V, classes, I]."""
+        return self.kernel_decoder.decode_class_kernel(h, in_index)
+
+    def decode_class_bias(self, h: jax.Array) -> jax.Array:
+        """Biases of classifiers, before normalisation: [V, D] -> [V, classes]."""
+        return self.vector_decoder.decode_class_bias(h)
+
+    def decode_vectors(self, h: jax.Array) -> jax.Array:
+        """Scales (row 0) and biases (row 1), before tiling and normalisation: [V, 2, O]."""
+        return self.vector_decoder(h)
+
+    def touch(self) -> jax.Array:
+        """Calls every part once on made-up inputs, so that `init` creates all parameters."""
+        h = self.embedding(jnp.zeros((1, 1), jnp.int32), jnp.zeros((1, 1, 4), jnp.int32))
+        if self.config.hypernet == "mlp":
+            h = self.gnn(h)
+        else:
+            h = self.gnn(h, jnp.zeros((1, 1, 1), jnp.uint8), jnp.zeros((1, 1, 1), jnp.int32))
+        if self.config.layernorm:
+            h = self.layer_norm(h)
+        zero = jnp.zeros((1,), jnp.int32)
+        blocks = self.decode_taps(h[0], zero, zero, [0], [0], kernel_size=(1, 1))
+        vectors = self.decode_vectors(h[0]).sum() + self.decode_class_bias(h[0]).sum()
+        return blocks.sum() + vectors + self.decode_class_kernel(h[0], [0]).sum()
+
+
+def init_theta(config: GHNConfig, key: jax.Array) -> dict[str, Any]:
+    """Fresh parameters of a graph hypernetwork, drawn as the reference draws them.
+
+    Args:
+      config: the hypernetwork.
+      key: random key; consumed.
+
+    Returns:
+      theta, to be used as `GHN(config).apply({"params": theta}, ...)`.
+    """
+    return jax.jit(lambda key: GHN(config).init(key, method=GHN.touch))(key)["params"]
