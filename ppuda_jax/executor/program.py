@@ -1,0 +1,417 @@
+"""From a plan to a program: integer instructions on registers and tables of parameter rows.
+
+A program is data (NumPy); ``run.py`` interprets it. Every value of the network gets a register
+of its stage's file; the states that a cell concatenates get neighbouring ones, so that a 1x1
+convolution over the concatenation reads them side by side. Sums vanish: each edge adds to the
+register of its state.
+
+Rows of the parameter tables are numbered in the order in which the backward pass meets them,
+because it writes gradients in fixed-size blocks whose tails may spill over rows still to come.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+
+import numpy as np
+
+from ppuda_jax.archs.op_params import op_params, param_rows
+from ppuda_jax.archs.plan import Op, Plan
+from ppuda_jax.executor.layout import STEM_MATS, STEM_VECS, Group, Layout, Variant, layout_of
+
+STEM_KERNELS = (3, 5, 7)
+
+
+class UnsupportedPlanError(ValueError):
+    """The executor has no variant for a plan; the Flax network of the plan still runs it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """One network as data.
+
+    Attributes:
+      variant: the compiled class that runs it.
+      forward: group -> int32 [n, 5]: opcode, source, target, first matrix, first vector.
+      backward: group -> int32 [m, 6]: opcode, source, target, register of the cotangent that is
+        written, first matrix, first vector. Opcodes are those of ``run.backward_branches``.
+      mat_rows: table -> int32 [rows, 5]: parameter (index into ``plan.params``, -1 for unused),
+        tap y, tap x, first input, first output.
+      vec_rows: table -> int32 [rows, 4]: parameter, tap y, tap x, first output.
+      stem: int32 [4]: kind (kernel index, + 3 for the ImageNet style), first matrix, first
+        vector, whether the first cell preprocesses.
+      head: int32 [3]: register and number of the states, number of dense layers.
+      norm: whether the network has norms.
+    """
+
+    variant: Variant
+    plan: Plan
+    forward: Mapping[str, np.ndarray]
+    backward: Mapping[str, np.ndarray]
+    mat_rows: Mapping[str, np.ndarray]
+    vec_rows: Mapping[str, np.ndarray]
+    stem: np.ndarray
+    head: np.ndarray
+    norm: bool
+
+
+def variant_of(plan: Plan) -> Variant:
+    """The compiled class that runs a plan.
+
+    Args:
+      plan: any network of DeepNets-1M.
+
+    Returns:
+      Its variant.
+
+    Raises:
+      UnsupportedPlanError: fewer than three cells, more than 10 concatenated states, a head wider
+        than 512, or a ViT whose head flattens.
+    """
+    config = plan.config
+    stages = 1 if config.is_vit and config.C_mult == 1 else 3
+    if stages == 3 and config.n_cells < 3:
+        raise UnsupportedPlanError(f"the executor needs at least 3 cells, received "
+                                   f"{config.n_cells}: run the Flax network instead.")
+    if config.is_vit:
+        size = 11 if plan.image_size == 32 else 14
+    else:
+        full = plan.image_size if plan.image_size == 32 else plan.image_size // 4
+        halved = config.stem_type == 1 or config.stem_pool
+        size = full // 2 if halved else full
+    concat = max(len(config.genotype.normal_concat), len(config.genotype.reduce_concat))
+    edges = max(len(config.genotype.normal), len(config.genotype.reduce))
+    if concat > 10:
+        raise UnsupportedPlanError(f"the executor concatenates at most 10 states, received "
+                                   f"{concat}: run the Flax network instead.")
+    variant = Variant(size, config.C_mult, config.C, config.is_vit, not config.glob_avg,
+                      image_size=plan.image_size)
+    room = layout_of(variant).files["s0"].registers
+    per_cell = (2 if config.preproc else 0) + edges // 2
+    cells = config.n_cells if stages == 1 else -(-(config.n_cells + 2) // 3)
+    if concat > variant.max_concat or per_cell * cells + variant.stem_slots + 5 > room:
+        variant = dataclasses.replace(variant, large=True)
+    hidden = config.fc_dim if config.fc_layers > 1 else 0
+    if config.fc_layers > 2 or hidden > variant.hidden:
+        raise UnsupportedPlanError(
+            f"the executor's heads have up to 2 layers of up to {variant.hidden} units, received "
+            f"{config.fc_layers} layers of {hidden}: run the Flax network instead.")
+    return variant
+
+
+def make_program(plan: Plan, variant: Variant | None = None) -> Program:
+    """Compiles a plan to a program.
+
+    Args:
+      plan: the network.
+      variant: the class to compile for, by default ``variant_of(plan)``.
+
+    Returns:
+      The program.
+
+    Raises:
+      UnsupportedPlanError: see ``variant_of``.
+    """
+    return _Compiler(plan, variant or variant_of(plan)).program()
+
+
+@functools.lru_cache(maxsize=4096)
+def _row_templates(kind: str, c_in: int, c_out: int, kernel: int, norm: bool, h_out: int,
+                   block_in: int, block_out: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of an operation's tensors, as (mats [n, 5], vecs [m, 4]) with local parameter indices.
+
+    Norms that the network lacks keep their rows, marked -1, so that instructions stay the same.
+    """
+    mats, vecs, index = [], [], 0
+    with_norm = kind.startswith(("conv", "sep_conv", "dil_conv", "preprocess", "factorized",
+                                 "stem_conv"))
+    for _, _, shape, role in param_rows(kind, c_in, c_out, kernel, norm or with_norm, h_out):
+        absent = role.startswith("norm") and with_norm and not norm
+        param = -1 if absent else index
+        index += not absent
+        if len(shape) == 1:
+            vecs += [(param, 0, 0, o) for o in range(0, shape[0], block_out)]
+        elif len(shape) == 4 and shape[2] == 1 and kind.startswith(("sep", "dil")):
+            vecs += [(param, y, x, 0) for y in range(shape[0]) for x in range(shape[1])]
+        else:
+            taps = [(0, 0)] if len(shape) == 2 else list(np.ndindex(shape[:2]))
+            mats += [(param, y, x, i, o) for y, x in taps
+                     for i in range(0, shape[-2], block_in)
+                     for o in range(0, shape[-1], block_out)]
+    return (np.array(mats, np.int32).reshape(-1, 5), np.array(vecs, np.int32).reshape(-1, 4))
+
+
+class _Compiler:
+    """Assigns registers, emits instructions, then numbers parameter rows."""
+
+    def __init__(self, plan: Plan, variant: Variant) -> None:
+        self.plan, self.variant, self.layout = plan, variant, layout_of(variant)
+        self.next_register = {name: 0 for name in self.layout.files}
+        self.next_register["s0"] = variant.stem_slots
+        # value -> (file, first register, number of registers)
+        self.place: dict[int, tuple[str, int, int]] = {}
+        self.code: dict[str, list] = {group.name: [] for group in self.layout.groups}
+        self.groups = {group.name: group for group in self.layout.groups}
+        self.first_param, total = {}, 0
+        for op in plan.ops:
+            self.first_param[op.output] = total
+            total += len(op_params(op))
+        self.consumers: dict[int, list[Op]] = {}
+        for op in plan.ops:
+            for value in op.inputs:
+                self.consumers.setdefault(value, []).append(op)
+        reductions = sorted(plan.config.reduction_cells)
+        one = variant.stages == 1
+        self.stage_of = [0 if one else sum(r <= cell for r in reductions)
+                         for cell in range(plan.config.n_cells + 1)]
+        self.reductions = set(reductions)
+        self.stem_ops: list[Op] = []
+
+    def program(self) -> Program:
+        """Returns the finished program."""
+        self.reserve_concats()
+        for op in self.plan.ops:
+            self.emit(op)
+        self.check_room()
+        return self.finish()
+
+    def allocate(self, file: str, count: int = 1) -> int:
+        first = self.next_register[file]
+        self.next_register[file] += count
+        return first
+
+    def reserve_concats(self) -> None:
+        """Gives concatenated states neighbouring registers before anything is emitted."""
+        self.reserved: dict[int, tuple[str, int, int]] = {}
+        self.copies: dict[int, list[tuple[int, str, int]]] = {}
+        for op in self.plan.ops:
+            if op.kind != "concat":
+                continue
+            file = f"s{self.stage_of[op.cell]}"
+            first = self.allocate(file, len(op.concat_slots))
+            self.place[op.output] = (file, first, len(op.concat_slots))
+            for slot, value in enumerate(op.concat_slots):
+                if value is None:
+                    continue
+                made_here = self._maker(value).cell == op.cell and not self._is_input(value)
+                if made_here and value not in self.reserved:
+                    self.reserved[value] = (file, first + slot, 1)
+                else:
+                    self.copies.setdefault(op.output, []).append((value, file, first + slot))
+
+    def _maker(self, value: int) -> Op:
+        return self.makers[value]
+
+    @functools.cached_property
+    def makers(self) -> dict[int, Op]:
+        return {op.output: op for op in self.plan.ops}
+
+    def _is_input(self, value: int) -> bool:
+        return "preprocess" in self._maker(value).name
+
+    def target(self, op: Op) -> tuple[str, int, int]:
+        """Register of an operation's output: its sum's if it is used once, in that sum."""
+        users = self.consumers.get(op.output, [])
+        if (op.output not in self.reserved and len(users) == 1 and users[0].kind == "sum"
+                and "._ops." in op.name):
+            return self.target(users[0])
+        if op.output not in self.place:
+            file = f"s{self.stage_of[op.cell]}"
+            self.place[op.output] = self.reserved.get(op.output) or (file, self.allocate(file), 1)
+        return self.place[op.output]
+
+    def append(self, group: str, name: str, source: int, target: int, op: Op | None) -> None:
+        self.code[group].append((self.groups[group].opcode[name], source, target, op))
+
+    def emit(self, op: Op) -> None:
+        """Emits the instructions of one operation of the plan."""
+        if op.cell < 0 or (op.name == "cells.0.preprocess0" and op.kind in (
+                "factorized_reduce", "subsample")):
+            self.emit_stem(op)
+        elif op.cell >= self.plan.config.n_cells:
+            return
+        elif op.kind == "concat":
+            for value, file, register in self.copies.get(op.output, []):
+                self.copy(value, file, register)
+        elif op.kind == "sum":
+            file, register, _ = self.target(op)
+            for value in op.inputs:
+                maker = self._maker(value)
+                if self.place.get(value) is None and "._ops." in maker.name:
+                    continue  # it has been added where it was computed
+                self.copy(value, file, register)
+        elif "preprocess" in op.name:
+            self.emit_preprocess(op)
+        else:
+            self.emit_edge(op)
+
+    def copy(self, value: int, file: str, register: int) -> None:
+        source_file, source, _ = self.place[value]
+        if source_file != file:
+            raise UnsupportedPlanError("the executor adds maps of one stage only, received a sum "
+                                       f"over {source_file} and {file}: run the Flax network.")
+        self.append(f"cells{file[1:]}", "add", source, register, None)
+
+    def emit_stem(self, op: Op) -> None:
+        self.stem_ops.append(op)
+        slots = max(op.c_out // self.variant.width, 1)
+        register = 1 if op.name == "stem1.1" else 0
+        self.place[op.output] = ("s0", register, slots)
+
+    def emit_preprocess(self, op: Op) -> None:
+        stage = self.stage_of[op.cell]
+        file, source, slots = self.place[op.inputs[0]]
+        halving = op.cell in self.reductions and not self.variant.attention
+        kind = op.kind if op.kind == "subsample" else f"{op.kind}_{slots}"
+        if file == f"s{stage}":
+            target = self.target(op)
+            name = "conv_1x1" if slots == 1 else kind
+            self.append(f"cells{stage}", name, source, target[1], op)
+            return
+        if halving:
+            register = self.allocate(f"m{stage}")
+            self.place[op.output] = (f"m{stage}", register, 1)
+            group = f"mid{stage}" if file == f"s{stage - 1}" else "skip2"
+        else:
+            register = self.target(op)[1]
+            group = f"enter{stage}" if file == f"s{stage - 1}" else "skip2"
+        self.append(group, kind, source, register, op)
+
+    def emit_edge(self, op: Op) -> None:
+        stage = self.stage_of[op.cell]
+        value = op.inputs[0]
+        file, source, _ = self.place[value]
+        _, register, _ = self.target(op)
+        if op.stride == 1:
+            self.append(f"cells{stage}", op.kind, source, register, op)
+            return
+        if not file.startswith("m"):
+            # Without preprocessing the edge reads the stage before: take the map over first.
+            middle = self.allocate(f"m{stage}")
+            self.append(f"mid{stage}", "copy", source, middle, None)
+            source = middle
+            self.place[value] = (f"m{stage}", middle, 1)
+        kind = "factorized_reduce_1" if op.kind == "factorized_reduce" else op.kind
+        self.append(f"strided{stage}", kind, source, register, op)
+
+    def check_room(self) -> None:
+        for name, file in self.layout.files.items():
+            slack = self.variant.max_concat if name.startswith("s") else 0
+            if self.next_register[name] + slack > file.registers:
+                raise UnsupportedPlanError(
+                    f"the executor has {file.registers} registers in {name}, the network needs "
+                    f"{self.next_register[name] + slack}: run the Flax network instead.")
+
+    def finish(self) -> Program:
+        """Numbers the parameter rows in backward order and packs everything."""
+        rows = _RowTables(self.layout, self.first_param)
+        forward, backward = {}, {}
+        for group in reversed(self.layout.groups):
+            lines, reverse = [], []
+            for opcode, source, target, op in reversed(self.code[group.name]):
+                mat, vec = rows.add(group, op)
+                lines.append((opcode, source, target, mat, vec))
+                reverse += _backward_lines(group, opcode, source, target, mat, vec)
+            forward[group.name] = np.array(lines[::-1], np.int32).reshape(-1, 5)
+            backward[group.name] = np.array(reverse, np.int32).reshape(-1, 6)
+        stem = self.finish_stem(rows)
+        mats, vecs = rows.arrays()
+        value = next(op for op in self.plan.ops if op.cell >= self.plan.config.n_cells).inputs[0]
+        _, register, slots = self.place[value]
+        head = np.array([register, slots, max(self.plan.config.fc_layers, 1)], np.int32)
+        return Program(self.variant, self.plan, forward, backward, mats, vecs, stem, head,
+                       self.plan.config.norm is not None)
+
+    def finish_stem(self, rows: _RowTables) -> np.ndarray:
+        mat, vec = rows.size("s0")
+        config = self.plan.config
+        if self.variant.attention:
+            return np.array([0, mat, vec, 1], np.int32)
+        ops = {op.name: op for op in self.stem_ops}
+        kind = STEM_KERNELS.index(config.ks) + (3 if config.stem_type else 0)
+        wanted = (("stem.0", 0, 6),) if config.stem_type == 0 else (
+            ("stem0.0", 0, 2), ("stem0.3", 9, 2), ("stem1.1", 9, 2),
+            ("cells.0.preprocess0", 2, 2))
+        for name, mats, vecs in wanted:
+            op = ops.get(name)
+            if op is not None and op.kind == "subsample":
+                op = None
+            rows.add_stem(op, mats, vecs)
+        rows.pad_stem(mat + STEM_MATS, vec + STEM_VECS)
+        return np.array([kind, mat, vec, int(config.preproc)], np.int32)
+
+
+def _backward_lines(group: Group, opcode: int, source: int, target: int, mat: int,
+                    vec: int) -> list[tuple[int, ...]]:
+    """Backward instructions of one forward instruction, see ``run.backward_branches``."""
+    branch = group.branches[opcode]
+    if not group.inner or branch.sources == 1:
+        return [(opcode, source, target, source, mat, vec)]
+    norm = (opcode, source, target, target, mat, vec)
+    linear = len(group.branches)
+    return [norm, *((linear, source + k, target, source + k, mat + k, vec + 2)
+                    for k in range(branch.sources))]
+
+
+class _RowTables:
+    """Collects the rows of each table."""
+
+    def __init__(self, layout: Layout, first_param: Mapping[int, int]) -> None:
+        self.layout, self.first_param = layout, first_param
+        self.mats: dict[str, list[np.ndarray]] = {name: [] for name in layout.mats}
+        self.vecs: dict[str, list[np.ndarray]] = {name: [] for name in layout.vecs}
+        self.count = dict.fromkeys([("m", n) for n in layout.mats] +
+                                   [("v", n) for n in layout.vecs], 0)
+
+    def size(self, stage: str) -> tuple[int, int]:
+        return self.count["m", stage], self.count["v", stage]
+
+    def add(self, group: Group, op: Op | None) -> tuple[int, int]:
+        """Adds an operation's rows and returns where they start."""
+        start = self.count["m", group.mats], self.count["v", group.vecs]
+        if op is not None:
+            block_in, block_out = self.layout.mats[group.mats]
+            self._append(op, group.mats, group.vecs, block_in, block_out)
+        return start
+
+    def _append(self, op: Op, mat_table: str, vec_table: str, block_in: int,
+                block_out: int) -> tuple[int, int]:
+        mats, vecs = _row_templates(op.kind, op.c_in, op.c_out, op.kernel, op.norm, op.h_out,
+                                    block_in, block_out)
+        if op.kind == "stem_conv" and op.name in ("stem.0", "stem0.0"):
+            mats = mats[:0]  # the first convolution has a tensor of its own
+        first = self.first_param[op.output]
+        for rows, table, name, key in ((mats, self.mats, mat_table, "m"),
+                                       (vecs, self.vecs, vec_table, "v")):
+            rows = rows.copy()
+            rows[:, 0] = np.where(rows[:, 0] < 0, -1, rows[:, 0] + first)
+            table[name].append(rows)
+            self.count[key, name] += len(rows)
+        return len(mats), len(vecs)
+
+    def add_stem(self, op: Op | None, mats: int, vecs: int) -> None:
+        """Adds rows of one stem operation in a block of fixed size."""
+        width = self.layout.mats["s0"][0]
+        used = self._append(op, "s0", "s0", width, width) if op is not None else (0, 0)
+        self._pad(mats - used[0], vecs - used[1])
+
+    def pad_stem(self, mats: int, vecs: int) -> None:
+        """Fills the stem's block up to fixed totals."""
+        self._pad(mats - self.count["m", "s0"], vecs - self.count["v", "s0"])
+
+    def _pad(self, mats: int, vecs: int) -> None:
+        self.mats["s0"].append(np.full((mats, 5), -1, np.int32))
+        self.vecs["s0"].append(np.full((vecs, 4), -1, np.int32))
+        self.count["m", "s0"] += mats
+        self.count["v", "s0"] += vecs
+
+    def arrays(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """Returns the tables as arrays."""
+
+        def join(parts, columns):
+            return np.concatenate([np.zeros((0, columns), np.int32), *parts])
+
+        return ({name: join(parts, 5) for name, parts in self.mats.items()},
+                {name: join(parts, 4) for name, parts in self.vecs.items()})
