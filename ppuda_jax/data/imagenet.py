@@ -115,7 +115,7 @@ def training_image(data: bytes, rng: np.random.Generator, size: int = 224) -> np
 
 
 def evaluation_image(data: bytes, size: int = 224) -> np.ndarray:
-    """Decodes an image, resizes its short side to 256 and cuts the centre: uint8 [size, size, 3]."""
+    """Decodes, resizes the short side to 256, cuts the centre: uint8 [size, size, 3]."""
     from PIL import Image
 
     image = Image.fromarray(images_lib.decode_image(data))

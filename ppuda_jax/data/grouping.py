@@ -1,0 +1,137 @@
+"""From a stream of architectures to meta-batches that one compiled program can run.
+
+Every meta-batch holds networks of one executor variant. Architectures join their variant's queue
+in stream order; M of them make a meta-batch, K meta-batches make a group (the steps of one
+dispatch). Which group comes next is a pure function of the stream, so a run is resumed from the
+stream position and the architectures that still wait.
+
+Legend: `M` networks of a meta-batch, `K` meta-batches of a group.
+"""
+
+import dataclasses
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Survey:
+    """What is known of an architecture before it is built.
+
+    Attributes:
+        index: position in the architecture stream.
+        variant: executor variant that runs it, the static class of its programs.
+        num_nodes: nodes of its graph.
+    """
+
+    index: int
+    variant: Hashable
+    num_nodes: int
+
+
+@dataclasses.dataclass(frozen=True)
+class GroupingState:
+    """Where the stream stands; JSON-ready through `to_dict`.
+
+    Attributes:
+        next_index: first architecture that was not looked at.
+        pending: architectures that wait for others of their variant, in stream order.
+        rare_skipped: architectures left out because their variant is not trained on.
+        large_skipped: meta-batches left out because of their number of nodes.
+    """
+
+    next_index: int = 0
+    pending: tuple[int, ...] = ()
+    rare_skipped: int = 0
+    large_skipped: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return {**dataclasses.asdict(self), "pending": list(self.pending)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "GroupingState":
+        """Inverse of `to_dict`; raises ValueError on other keys."""
+        known = {f.name for f in dataclasses.fields(cls)}
+        if set(values) != known:
+            raise ValueError(
+                f"stream position must have the keys {sorted(known)}, got {sorted(values)}"
+            )
+        return cls(**{**values, "pending": tuple(values["pending"])})
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """K meta-batches of M networks of one variant: `indices` [K * M], in stream order.
+
+    `state` is the position of the stream once this group has been taken.
+    """
+
+    variant: Hashable
+    indices: tuple[int, ...]
+    state: GroupingState
+
+
+class Grouping:
+    """Collects surveyed architectures into groups; deterministic."""
+
+    def __init__(
+        self,
+        meta_batch_size: int,
+        steps_per_group: int,
+        max_nodes: int,
+        variants: frozenset[Hashable] | None = None,
+        state: GroupingState | None = None,
+    ) -> None:
+        """Starts at a position of the stream.
+
+        Args:
+            meta_batch_size: M.
+            steps_per_group: K.
+            max_nodes: a meta-batch with more graph nodes is dropped (2200 as published).
+            variants: variants that are trained on; others are skipped and counted.
+            state: position to continue from; its pending architectures must be fed again first.
+        """
+        state = state or GroupingState()
+        self._size, self._steps, self._max_nodes = meta_batch_size, steps_per_group, max_nodes
+        self._variants = variants
+        self._waiting: dict[Hashable, list[Survey]] = {}
+        self._ready: dict[Hashable, list[Survey]] = {}
+        self._next, self._rare, self._large = (
+            state.next_index, state.rare_skipped, state.large_skipped
+        )  # fmt: skip
+
+    def feed(self, survey: Survey) -> Group | None:
+        """Takes the next architecture; returns a group if it completes one.
+
+        Raises:
+            ValueError: the architectures do not come in stream order.
+        """
+        self._next = max(self._next, survey.index + 1)
+        if self._variants is not None and survey.variant not in self._variants:
+            self._rare += 1
+            return None
+        waiting = self._waiting.setdefault(survey.variant, [])
+        if waiting and waiting[-1].index >= survey.index:
+            raise ValueError(
+                f"architectures must be fed in stream order, got {survey.index} after "
+                f"{waiting[-1].index}"
+            )
+        waiting.append(survey)
+        if len(waiting) < self._size:
+            return None
+        self._waiting[survey.variant] = []
+        if sum(s.num_nodes for s in waiting) > self._max_nodes:
+            self._large += 1
+            return None
+        ready = self._ready.setdefault(survey.variant, [])
+        ready.extend(waiting)
+        if len(ready) < self._size * self._steps:
+            return None
+        self._ready[survey.variant] = []
+        return Group(survey.variant, tuple(s.index for s in ready), self.state())
+
+    def state(self) -> GroupingState:
+        """Position of the stream, from which a new `Grouping` continues."""
+        queues = (*self._waiting.values(), *self._ready.values())
+        pending = tuple(sorted(s.index for queue in queues for s in queue))
+        return GroupingState(self._next, pending, self._rare, self._large)

@@ -1,0 +1,277 @@
+"""Endless meta-batches, sampled and built by background processes.
+
+The stream is random access: architecture `i` is a pure function of the seed and `i`. Workers first
+survey architectures in chunks (variant and size only), the main process groups them, and workers
+then build the groups, so that little but finished arrays travels between processes. Workers never
+start a JAX backend.
+
+Legend: `M` networks of a meta-batch, `K` meta-batches of a group, `S` shards (devices).
+"""
+
+import collections
+import concurrent.futures
+import dataclasses
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from jax import tree_util
+
+from ppuda_jax.data.grouping import Group, Grouping, GroupingState, Survey
+
+_CHUNK = 32
+_PARKED_CHUNKS = 4
+
+
+class Networks(Protocol):
+    """A family of networks by index; picklable, pure, NumPy only."""
+
+    def survey(self, index: int) -> Survey:
+        """Variant and size of architecture `index`."""
+
+    def build(self, indices: Sequence[int], variant: Hashable) -> Any:
+        """Pytree of arrays for these architectures; shapes depend on variant and count only."""
+
+    def describe(self, index: int) -> dict[str, Any]:
+        """JSON-ready record of architecture `index`, to report it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class MetaBatches:
+    """The arrays of one group.
+
+    Attributes:
+        variant: executor variant of all its networks.
+        indices: stream indices [K * M] of its networks.
+        arrays: pytree; every leaf [K, S, ...] for the shards of this host.
+        state: position of the stream after this group.
+    """
+
+    variant: Hashable
+    indices: tuple[int, ...]
+    arrays: Any
+    state: GroupingState
+
+
+def default_workers() -> int:
+    """Worker processes that keep a training process busy without crowding it."""
+    return max(1, min(12, (os.cpu_count() or 1) - 2))
+
+
+class ArchitectureStream:
+    """Iterator over `MetaBatches`; deterministic, resumable at any group."""
+
+    def __init__(
+        self,
+        networks: Networks,
+        *,
+        meta_batch_size: int,
+        steps_per_group: int = 1,
+        num_shards: int = 1,
+        host_shards: range | None = None,
+        max_nodes: int = 2200,
+        variants: frozenset[Hashable] | None = None,
+        workers: int | None = None,
+        prefetch: int | None = None,
+        state: GroupingState | None = None,
+    ) -> None:
+        """Starts the workers; nothing is sampled before the first group is asked for.
+
+        Args:
+            networks: where architectures come from; handed to the workers.
+            meta_batch_size: M, over all shards; a multiple of `num_shards`.
+            steps_per_group: K.
+            num_shards: S, devices over all hosts.
+            host_shards: the shards that this host builds; all of them if not given.
+            max_nodes: larger meta-batches are dropped.
+            variants: variants to keep; all if not given.
+            workers: processes; 0 builds in the calling thread.
+            prefetch: groups built ahead; as many as workers if not given.
+            state: position to continue from.
+
+        Raises:
+            ValueError: the meta-batch does not divide among the shards.
+        """
+        if meta_batch_size % num_shards:
+            raise ValueError(
+                f"meta_batch_size must be a multiple of the {num_shards} devices, got "
+                f"{meta_batch_size}; choose a multiple or set num_devices"
+            )
+        workers = default_workers() if workers is None else workers
+        self._networks, self._steps, self._shards = networks, steps_per_group, num_shards
+        self._host_shards = host_shards or range(num_shards)
+        self._per_shard = meta_batch_size // num_shards
+        self._prefetch = prefetch if prefetch is not None else workers
+        self._pool = WorkerPool(networks, workers)
+        state = state or GroupingState()
+        self._grouping = Grouping(meta_batch_size, steps_per_group, max_nodes, variants, state)
+        self._resumed = state.pending
+        self._next_chunk = state.next_index
+        self._surveys: collections.deque[Any] = collections.deque()
+        self._groups: collections.deque[Group] = collections.deque()
+        self._builds: collections.deque[tuple[Group, Any]] = collections.deque()
+
+    def probe(self, count: int) -> list[tuple[Hashable, Survey, int]]:
+        """Looks at the first `count` architectures of the stream, whatever its position.
+
+        Returns:
+            (variant, its first architecture, its number), most frequent first; ties by index.
+        """
+        chunks = [range(i, min(i + _CHUNK, count)) for i in range(0, count, _CHUNK)]
+        surveys = [s for f in [self._pool.survey(c) for c in chunks] for s in f.result()]
+        first: dict[Hashable, Survey] = {}
+        for survey in surveys:
+            first.setdefault(survey.variant, survey)
+        counts = collections.Counter(s.variant for s in surveys)
+        found = [(variant, survey, counts[variant]) for variant, survey in first.items()]
+        return sorted(found, key=lambda row: (-row[2], row[1].index))
+
+    def restrict(self, variants: frozenset[Hashable], max_nodes: int) -> None:
+        """Keeps these variants only; before the first group is taken.
+
+        Raises:
+            ValueError: groups have already been taken.
+        """
+        if self._surveys or self._builds or self._grouping.state().pending:
+            raise ValueError("the variants of a stream must be chosen before its first group")
+        size, state = self._per_shard * self._shards, self._grouping.state()
+        self._grouping = Grouping(size, self._steps, max_nodes, variants, state)
+
+    def example(self, survey: Survey) -> Any:
+        """Arrays [K, S, ...] of one architecture repeated: right shapes, for compiling ahead."""
+        size = self._per_shard * self._shards * self._steps
+        return self._submit(survey.variant, (survey.index,) * size).result()
+
+    def describe(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        """Records of architectures, with their index, for a report."""
+        return [{"index": i, **self._networks.describe(i)} for i in indices]
+
+    def __iter__(self) -> Iterator[MetaBatches]:
+        return self
+
+    def __next__(self) -> MetaBatches:
+        while len(self._builds) <= self._prefetch:
+            group = self._next_group(wait=not self._builds)
+            if group is None:
+                break
+            self._builds.append((group, self._submit(group.variant, group.indices)))
+        group, build = self._builds.popleft()
+        return MetaBatches(group.variant, group.indices, build.result(), group.state)
+
+    def close(self) -> None:
+        """Stops the workers."""
+        self._pool.close()
+
+    def _next_group(self, wait: bool) -> Group | None:
+        """The next group of the stream; None if not `wait` and its surveys are still running."""
+        while not self._groups:
+            self._top_up_surveys()
+            if not wait and not self._surveys[0].done():
+                return None
+            for survey in self._surveys.popleft().result():
+                group = self._grouping.feed(survey)
+                if group is not None:
+                    self._groups.append(group)
+        return self._groups.popleft()
+
+    def _top_up_surveys(self) -> None:
+        while len(self._surveys) < max(1, self._pool.workers) + _PARKED_CHUNKS:
+            if self._resumed:
+                chunk: Sequence[int] = self._resumed[:_CHUNK]
+                self._resumed = self._resumed[_CHUNK:]
+            else:
+                chunk = range(self._next_chunk, self._next_chunk + _CHUNK)
+                self._next_chunk += _CHUNK
+            self._surveys.append(self._pool.survey(chunk))
+
+    def _submit(self, variant: Hashable, indices: tuple[int, ...]) -> Any:
+        per_shard = np.asarray(indices).reshape(self._steps, self._shards, self._per_shard)
+        wanted = per_shard[:, self._host_shards.start : self._host_shards.stop].tolist()
+        return self._pool.build(variant, wanted)
+
+
+class WorkerPool:
+    """Runs surveys and builds in processes, or at once in this thread when `workers` is 0."""
+
+    def __init__(self, networks: Networks, workers: int) -> None:
+        self.workers = workers
+        self._networks = networks
+        self._executor = None
+        if workers:
+            self._executor = concurrent.futures.ProcessPoolExecutor(
+                workers,
+                mp_context=multiprocessing.get_context("spawn"),
+                initializer=_start_worker,
+                initargs=(networks,),
+            )
+
+    def survey(self, chunk: Sequence[int]) -> Any:
+        """Future of the surveys of a chunk of indices."""
+        return self._run(_survey_chunk, chunk)
+
+    def build(self, variant: Hashable, indices: list[list[list[int]]]) -> Any:
+        """Future of the arrays [K, S, ...] of indices [K][S][M/S]."""
+        return self._run(_build_group, variant, indices)
+
+    def close(self) -> None:
+        """Ends the processes without waiting for work in hand."""
+        if self._executor is not None:
+            self._executor.shutdown(wait=False, cancel_futures=True)
+
+    def _run(self, function: Callable[..., Any], *args: Any) -> Any:
+        if self._executor is not None:
+            return self._executor.submit(function, None, *args)
+        future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+        future.set_result(function(self._networks, *args))
+        return future
+
+
+_worker_networks: list[Networks] = []  # set once in each worker process
+
+
+def _start_worker(networks: Networks) -> None:
+    """Runs first in every worker: lower priority, no interrupts, ends with its parent."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.nice(5)
+    _worker_networks[:] = [networks]
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: Any) -> None:
+    parent.join()
+    os._exit(1)
+
+
+def _survey_chunk(networks: Networks | None, chunk: Sequence[int]) -> list[Survey]:
+    networks = networks or _worker_networks[0]
+    return [_named(index, networks.survey, index) for index in chunk]
+
+
+def _build_group(
+    networks: Networks | None, variant: Hashable, indices: list[list[list[int]]]
+) -> Any:
+    networks = networks or _worker_networks[0]
+    shards = [_named(nets, networks.build, nets, variant) for step in indices for nets in step]
+    lead = (len(indices), len(indices[0]))
+
+    def stack(*leaves: np.ndarray) -> np.ndarray:
+        return np.stack(leaves).reshape(lead + np.shape(leaves[0]))
+
+    return tree_util.tree_map(stack, *shards)
+
+
+def _named(which: Any, function: Callable[..., Any], *args: Any) -> Any:
+    """Calls the function; an error says which architectures it was about."""
+    try:
+        return function(*args)
+    except Exception as error:
+        raise RuntimeError(
+            f"architectures {which} of the stream cannot be built: {error}"
+        ) from error

@@ -1,0 +1,128 @@
+"""Metrics of a run: averages over the steps between two lines, and where the lines go."""
+
+import json
+import os
+import pathlib
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import tqdm
+
+
+class Window:
+    """Sums of metrics since the last line; JSON-ready, so that a resumed run logs the same."""
+
+    def __init__(self, state: Mapping[str, Any] | None = None) -> None:
+        state = state or {"sums": {}, "steps": 0, "skipped": 0}
+        self._sums: dict[str, float] = dict(state["sums"])
+        self.steps: int = state["steps"]
+        self.skipped: int = state["skipped"]
+
+    def add(self, metrics: Mapping[str, np.ndarray]) -> None:
+        """Adds one step's scalars; a skipped step counts as skipped and enters no average."""
+        if not bool(metrics["finite"]):
+            self.skipped += 1
+            return
+        self.steps += 1
+        for name, value in metrics.items():
+            if name not in ("finite", "skipped_in_a_row"):
+                self._sums[name] = self._sums.get(name, 0.0) + float(value)
+
+    def take(self) -> dict[str, float]:
+        """Returns the averages and starts afresh."""
+        means = {name: total / max(1, self.steps) for name, total in self._sums.items()}
+        result = {**means, "skipped": self.skipped}
+        self.__init__()
+        return result
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return {"sums": dict(self._sums), "steps": self.steps, "skipped": self.skipped}
+
+
+class MetricsLog:
+    """Writes `metrics.jsonl` and TensorBoard events, and shows a progress bar or plain lines."""
+
+    def __init__(
+        self, workdir: str | os.PathLike[str] | None, total_steps: int, first_step: int
+    ) -> None:
+        """Opens the files; lines of steps after `first_step`, of an interrupted run, are dropped.
+
+        Args:
+            workdir: folder of the run; None writes nothing.
+            total_steps: length of the bar.
+            first_step: step that the run continues from.
+        """
+        self._file = self._events = None
+        if workdir is not None:
+            from tensorboardX import SummaryWriter
+
+            folder = pathlib.Path(workdir).expanduser()
+            folder.mkdir(parents=True, exist_ok=True)
+            path = folder / "metrics.jsonl"
+            _drop_after(path, first_step)
+            self._file = path.open("a", encoding="utf-8")
+            purge = {"purge_step": first_step + 1} if first_step else {}
+            self._events = SummaryWriter(str(folder / "tensorboard"), **purge)
+        self._bar = tqdm.tqdm(
+            total=total_steps,
+            initial=first_step,
+            unit="step",
+            dynamic_ncols=True,
+            disable=not sys.stderr.isatty(),
+        )
+
+    def advance(self, step: int, shown: Mapping[str, str]) -> None:
+        """Moves the bar to `step`."""
+        if not self._bar.disable:
+            self._bar.set_postfix(shown, refresh=False)
+            self._bar.update(step - self._bar.n)
+
+    def say(self, text: str) -> None:
+        """Prints a line above the bar."""
+        self._bar.write(text, file=sys.stderr)
+        sys.stderr.flush()
+
+    def write(self, step: int, values: Mapping[str, Any]) -> None:
+        """Appends one line of metrics; shown as text where there is no bar."""
+        line = {"step": step, **values}
+        if self._file is not None:
+            self._file.write(json.dumps(line) + "\n")
+            self._file.flush()
+            for name, value in values.items():
+                if isinstance(value, int | float):
+                    self._events.add_scalar(name, value, step)
+        if self._bar.disable:
+            self.say("  ".join(f"{k} {_short(v)}" for k, v in line.items()))
+
+    def close(self) -> None:
+        """Flushes and closes everything."""
+        self._bar.close()
+        if self._file is not None:
+            self._file.close()
+            self._events.close()
+
+
+def read_metrics(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """Reads all lines of `metrics.jsonl`; a half-written last line is left out."""
+    path = pathlib.Path(workdir) / "metrics.jsonl"
+    return _complete_lines(path) if path.exists() else []
+
+
+def _complete_lines(path: pathlib.Path) -> list[dict[str, Any]]:
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return [json.loads(line) for line in lines[:-1]]
+
+
+def _drop_after(path: pathlib.Path, step: int) -> None:
+    if path.exists():
+        kept = [line for line in _complete_lines(path) if line["step"] <= step]
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+        os.replace(temporary, path)
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,55 @@
+"""The state of a meta-training run, all of it on the device."""
+
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from ppuda_jax.training.config import TrainConfig
+
+PyTree = Any
+
+
+@flax.struct.dataclass
+class TrainState:
+    """What a step reads and returns.
+
+    Attributes:
+        theta: parameters of the hypernetwork.
+        opt_state: optimiser state of `make_optimiser`.
+        step: int32 [], updates tried so far, skipped ones included.
+        rng: uint32 [2], raw key; never advanced, each step folds its number into it.
+        skipped: int32 [], updates left out because loss or gradient was not finite.
+        skipped_in_a_row: int32 [], of these, the last without interruption.
+    """
+
+    theta: PyTree
+    opt_state: PyTree
+    step: jax.Array
+    rng: jax.Array
+    skipped: jax.Array
+    skipped_in_a_row: jax.Array
+
+
+def make_optimiser(config: TrainConfig) -> optax.GradientTransformation:
+    """Clipping, then L2 inside Adam, as published; the learning rate is applied by the step."""
+    return optax.chain(
+        optax.clip_by_global_norm(config.grad_clip),
+        optax.add_decayed_weights(config.weight_decay),
+        optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8),
+    )
+
+
+def make_state(theta: PyTree, config: TrainConfig) -> TrainState:
+    """State before the first step."""
+    zero = jnp.zeros((), jnp.int32)
+    return TrainState(
+        theta=theta,
+        opt_state=make_optimiser(config).init(theta),
+        step=zero,
+        rng=jax.random.key_data(jax.random.key(config.seed)),
+        skipped=zero,
+        skipped_in_a_row=zero,
+    )

@@ -1,0 +1,188 @@
+"""The meta-batch step: predict, run, average, update; several of them in one compiled call.
+
+Legend: `K` steps of a dispatch, `S` devices, `M` networks of a meta-batch, `b` images of a batch.
+"""
+
+import concurrent.futures
+import os
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from ppuda_jax import parallel
+from ppuda_jax.data.batches import TrainingImages
+from ppuda_jax.training.config import TrainConfig
+from ppuda_jax.training.state import TrainState, make_optimiser
+
+Metrics = Mapping[str, jax.Array]
+
+
+class LossFn(Protocol):
+    """Mean loss of the networks of one device's share of a meta-batch."""
+
+    def __call__(
+        self,
+        theta: Any,
+        networks: Any,
+        images: jax.Array,
+        labels: jax.Array,
+        rng: jax.Array,
+    ) -> tuple[jax.Array, Mapping[str, jax.Array]]:
+        """(loss float32 [], metrics: scalars, `accuracy` among them).
+
+        Args:
+            theta: parameters of the hypernetwork.
+            networks: one device's arrays of a meta-batch, without leading axes.
+            images: float32 [b, s, s, 3], normalised.
+            labels: int32 [b].
+            rng: key of this step, for dropout; consumed.
+        """
+
+
+def make_step(
+    loss_fn: LossFn,
+    images: TrainingImages,
+    config: TrainConfig,
+    axis_name: str | None = None,
+) -> Callable[..., tuple[TrainState, Metrics]]:
+    """Returns `step(state, resident, networks, batch, rate) -> (state, metrics)`, pure.
+
+    A loss or gradient that is not finite leaves theta and the optimiser as they were and is
+    counted; the step number advances all the same, so that data and architectures move on.
+    """
+    optimiser = make_optimiser(config)
+
+    def step(
+        state: TrainState, resident: Any, networks: Any, batch: Any, rate: jax.Array
+    ) -> tuple[TrainState, Metrics]:
+        rng = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
+        image_rng, loss_rng = jax.random.split(rng)
+        pixels, labels = images.load(resident, batch, image_rng)
+        gradient_fn = jax.value_and_grad(loss_fn, has_aux=True)
+        (loss, aux), grads = gradient_fn(state.theta, networks, pixels, labels, loss_rng)
+        scalars = {name: value for name, value in aux.items() if jnp.ndim(value) == 0}
+        loss, scalars, grads = parallel.mean_over((loss, scalars, grads), axis_name)
+        norm = optax.global_norm(grads)
+        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+        theta, opt_state = _update(optimiser, state, grads, rate)
+
+        def keep(new: jax.Array, old: jax.Array) -> jax.Array:
+            return jnp.where(finite, new, old)
+
+        state = state.replace(
+            theta=jax.tree.map(keep, theta, state.theta),
+            opt_state=jax.tree.map(keep, opt_state, state.opt_state),
+            step=state.step + 1,
+            skipped=state.skipped + (~finite).astype(jnp.int32),
+            skipped_in_a_row=jnp.where(finite, 0, state.skipped_in_a_row + 1),
+        )
+        metrics = {
+            **scalars,
+            "loss": loss,
+            "grad_norm": norm,
+            "finite": finite,
+            "skipped_in_a_row": state.skipped_in_a_row,
+        }
+        return state, metrics
+
+    return step
+
+
+def _update(
+    optimiser: optax.GradientTransformation, state: TrainState, grads: Any, rate: jax.Array
+) -> tuple[Any, Any]:
+    with jax.numpy_dtype_promotion("standard"):  # Adam raises floats to an integer power
+        updates, opt_state = optimiser.update(grads, state.opt_state, state.theta)
+    theta = jax.tree.map(lambda t, u: t - rate.astype(t.dtype) * u, state.theta, updates)
+    return theta, opt_state
+
+
+def make_dispatch(
+    step: Callable[..., tuple[TrainState, Metrics]],
+) -> Callable[..., tuple[TrainState, Metrics]]:
+    """Runs K steps in one call: `dispatch(state, resident, networks, batches, rates)`.
+
+    `networks` has leaves [K, 1, ...] (one device's share), `batches` [K, ...], `rates` [K];
+    metrics come back as [K]. One step is run without a loop.
+    """
+
+    def one(
+        state: TrainState, resident: Any, inputs: tuple[Any, Any, jax.Array]
+    ) -> tuple[TrainState, Metrics]:
+        networks, batch, rate = inputs
+        networks = jax.tree.map(lambda leaf: leaf[0], networks)
+        return step(state, resident, networks, batch, rate)
+
+    def dispatch(
+        state: TrainState, resident: Any, networks: Any, batches: Any, rates: jax.Array
+    ) -> tuple[TrainState, Metrics]:
+        inputs = (networks, batches, rates)
+        if rates.shape[0] == 1:
+            state, metrics = one(state, resident, jax.tree.map(lambda leaf: leaf[0], inputs))
+            return state, jax.tree.map(lambda leaf: leaf[None], metrics)
+        return lax.scan(lambda s, x: one(s, resident, x), state, inputs)
+
+    return dispatch
+
+
+class StepPrograms:
+    """The compiled steps of a run: one per executor variant, however many architectures."""
+
+    def __init__(
+        self,
+        loss_for: Callable[[Hashable], LossFn],
+        images: TrainingImages,
+        config: TrainConfig,
+        topology: parallel.Topology,
+    ) -> None:
+        """Prepares to compile.
+
+        Args:
+            loss_for: the loss of a variant's networks.
+            images: training images.
+            config: the run.
+            topology: devices.
+        """
+        self._loss_for, self._images, self._config = loss_for, images, config
+        self._topology = topology
+        self._programs: dict[Hashable, Any] = {}
+
+    @property
+    def count(self) -> int:
+        """Programs compiled so far."""
+        return len(self._programs)
+
+    def warm_up(self, examples: Iterable[tuple[Hashable, tuple[Any, ...]]]) -> None:
+        """Compiles variants side by side from example arguments (concrete arrays or shapes)."""
+        threads = self._config.compile_threads or min(8, os.cpu_count() or 1)
+        with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+            jobs = [(v, pool.submit(self._compile, v, args)) for v, args in examples]
+            for variant, job in jobs:
+                self._programs[variant] = job.result()
+
+    def run(
+        self,
+        variant: Hashable,
+        state: TrainState,
+        resident: Any,
+        networks: Any,
+        batches: Any,
+        rates: Any,
+    ) -> tuple[TrainState, Metrics]:
+        """K steps with networks of `variant`; compiles if it was not warmed up. Donates `state`."""
+        args = (state, resident, networks, batches, rates)
+        if variant not in self._programs:
+            self._programs[variant] = self._compile(variant, args)
+        return self._programs[variant](*args)
+
+    def _compile(self, variant: Hashable, args: tuple[Any, ...]) -> Any:
+        step = make_step(
+            self._loss_for(variant), self._images, self._config, self._topology.axis_name
+        )
+        split_args = (False, True, False, False)
+        program = parallel.jit_step(make_dispatch(step), self._topology, split_args)
+        return program.lower(*args).compile()
