@@ -79,11 +79,16 @@ def sample_arch(
     """
     spec = get_split(split) if isinstance(split, str) else split
     draw = _draws(rng)
-    config = _sample_base(draw, spec)
+    config = _draw_base(draw, spec)
     if spec.width == "training":
         return training_width(config, draw, image_size)
     factor = width_factor(spec, image_size)
     return dataclasses.replace(config, C=factor * evaluation_width(config))
+
+
+def sample_base(rng: np.random.Generator, split: str | Split = "train") -> NetConfig:
+    """Samples one network of a split at the base width, as files hold it (C = 32, fc_dim 256)."""
+    return _draw_base(_draws(rng), get_split(split) if isinstance(split, str) else split)
 
 
 def arch_at(split: str, index: int, image_size: int = 32, seed: int = 0) -> NetConfig:
@@ -176,7 +181,7 @@ def is_connected(config: NetConfig) -> bool:
     return second
 
 
-def _sample_base(draw: Draw, spec: Split) -> NetConfig:
+def _draw_base(draw: Draw, spec: Split) -> NetConfig:
     """Draws until a network of the split at the base width obeys all its rules."""
     first_part, last_part = spec.parts
     while True:

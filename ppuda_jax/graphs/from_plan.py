@@ -25,7 +25,7 @@ _MERGES = ("sum", "concat")
 _PASSED_THROUGH = ("subsample", "flatten")
 
 
-class _Template(NamedTuple):
+class OpTemplate(NamedTuple):
     """The nodes of one operation; local node numbers, -1 is the operation's input.
 
     Attributes:
@@ -76,7 +76,7 @@ def graph_from_plan(plan: Plan) -> ArchGraph:
         if kind in _PASSED_THROUGH:
             node_of[op.output] = source
             continue
-        template = _template(kind, op.c_in, op.c_out, op.kernel, op.norm, op.h_out)
+        template = op_template(kind, op.c_in, op.c_out, op.kernel, op.norm, op.h_out)
         base = len(primitives)
         primitives.extend(template.primitives)
         shapes.extend(template.shapes)
@@ -117,12 +117,12 @@ def op_nodes(plan: Plan) -> list[tuple[int, ...]]:
     """
     return [
         tuple(base + node for node in template.param_nodes)
-        for base, template in _walk(plan)
+        for base, template in op_templates(plan)
     ]  # fmt: skip
 
 
-def _walk(plan: Plan) -> list[tuple[int, _Template]]:
-    """First node and template of each operation (an empty template where there is no node)."""
+def op_templates(plan: Plan) -> list[tuple[int, OpTemplate]]:
+    """First node and nodes of each operation (an empty template where there is no node)."""
     found = []
     base = 1
     node_of = [0] * len(plan.value_channels)
@@ -130,10 +130,8 @@ def _walk(plan: Plan) -> list[tuple[int, _Template]]:
         inputs = tuple(dict.fromkeys([node_of[value] for value in op.inputs]))
         if op.kind in _PASSED_THROUGH or (op.kind in _MERGES and len(inputs) == 1):
             template = _EMPTY
-        elif op.kind in _MERGES:
-            template = _merge(op.kind)
         else:
-            template = _template(op.kind, op.c_in, op.c_out, op.kernel, op.norm, op.h_out)
+            template = op_template(op.kind, op.c_in, op.c_out, op.kernel, op.norm, op.h_out)
         found.append((base, template))
         base += len(template.primitives)
         node_of[op.output] = base - 1 if template.primitives else inputs[0]
@@ -142,7 +140,7 @@ def _walk(plan: Plan) -> list[tuple[int, _Template]]:
 
 def _names(plan: Plan) -> tuple[str, ...]:
     names = ["input"]
-    for op, (base, template) in zip(plan.ops, _walk(plan), strict=True):
+    for op, (base, template) in zip(plan.ops, op_templates(plan), strict=True):
         names.extend(
             op.name if not label else f"{op.name}.{label}" for label in template.labels
         )  # fmt: skip
@@ -156,7 +154,7 @@ def _bindings(plan: Plan) -> tuple[Binding, ...]:
     last = plan.ops[-1]
     return tuple(
         _binding(spec, base + node, op is last)
-        for op, (base, template) in zip(plan.ops, _walk(plan), strict=True)
+        for op, (base, template) in zip(plan.ops, op_templates(plan), strict=True)
         for spec, node in zip(op_params(op), template.param_nodes, strict=True)
     )
 
@@ -172,8 +170,12 @@ def _binding(spec: ParamSpec, node: int, is_classifier: bool) -> Binding:
 
 
 @functools.lru_cache(maxsize=65536)
-def _template(kind: str, c_in: int, c_out: int, kernel: int, norm: bool, h_out: int) -> _Template:
-    """Nodes of an operation with its own nodes (neither merge nor passed through)."""
+def op_template(
+    kind: str, c_in: int, c_out: int, kernel: int, norm: bool, h_out: int
+) -> OpTemplate:
+    """Returns the nodes of an operation given by the arguments of `archs.op_params.param_rows`."""
+    if kind in _MERGES:
+        return OpTemplate((PRIMITIVE_IDS[kind],), _NO_SHAPE, (), (), ("",))
     rows = param_rows(kind, c_in, c_out, kernel, norm, h_out)
     nodes: list[tuple[str, tuple[int, ...], str | None]] = []
     param_node = []
@@ -192,7 +194,7 @@ def _template(kind: str, c_in: int, c_out: int, kernel: int, norm: bool, h_out: 
         param_node = [node + (node >= position) for node in param_node]
     if edges is None:
         edges = tuple((node - 1, node) for node in range(len(nodes)))
-    return _Template(
+    return OpTemplate(
         tuple(PRIMITIVE_IDS[primitive] for primitive, _, _ in nodes),
         tuple(dim for _, shape, _ in nodes for dim in shape),
         tuple(edge for edge in edges if edge[1] < len(nodes)),
@@ -222,12 +224,7 @@ _WIRING = {
     ),
 }
 
-_EMPTY = _Template((), (), (), (), ())
-
-
-@functools.lru_cache(maxsize=2)
-def _merge(kind: str) -> _Template:
-    return _Template((PRIMITIVE_IDS[kind],), _NO_SHAPE, (), (), ("",))
+_EMPTY = OpTemplate((), (), (), (), ())
 
 
 def _primitive(kind: str, module: str, role: str) -> str:

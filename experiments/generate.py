@@ -1,0 +1,169 @@
+"""Writes splits of DeepNets-1M: `python -m experiments.generate --split=test --output=t.hdf5`.
+
+Training needs no file (architectures are sampled on the fly); files serve to share a fixed set,
+or to hand it to the reference implementation. The graphs hold virtual edges up to length 250,
+as the published files do.
+"""
+
+import itertools
+import multiprocessing
+import os
+import time
+from collections.abc import Iterator
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+from absl import app, flags
+from tqdm import tqdm
+
+from ppuda_jax.archs.hdf5 import SplitWriter
+from ppuda_jax.archs.splits import SPLITS, get_split
+from ppuda_jax.graphs.records import EncodedNet, encode_arch
+
+EVAL_SPLITS = ("val", "test", "wide", "deep", "dense", "bnfree")
+
+_SPLIT = flags.DEFINE_list(
+    "split", ["train"], f"Splits to write, of {', '.join(SPLITS)}; 'eval' for all six of its file."
+)
+_NUM_NETS = flags.DEFINE_integer("num_nets", None, "Networks per split (default: as published).")
+_OUTPUT = flags.DEFINE_string("output", None, "HDF5 file to write; the JSON file lies beside it.")
+_PROCESSES = flags.DEFINE_integer("processes", None, "Worker processes (default: one per core).")
+_SEED = flags.DEFINE_integer("seed", 0, "Another sequence of architectures for each seed.")
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace existing files.")
+
+_BLOCK = 4096
+
+
+class SplitReport(NamedTuple):
+    """What was written of one split.
+
+    Attributes:
+      split: its name.
+      nets: networks written.
+      repeats: architectures left out because they had occurred before.
+      seconds: time taken.
+      nodes_mean: mean number of nodes.
+      nodes_std: standard deviation of the number of nodes.
+    """
+
+    split: str
+    nets: int
+    repeats: int
+    seconds: float
+    nodes_mean: float
+    nodes_std: float
+
+
+def main(argv: list[str]) -> None:
+    """Writes the splits and prints a table."""
+    if len(argv) > 1:
+        raise app.UsageError(f"flags have the form --name=value, received {argv[1:]}.")
+    names = EVAL_SPLITS if _SPLIT.value == ["eval"] else tuple(_SPLIT.value)
+    output = _OUTPUT.value or f"deepnets1m_{'eval' if len(names) > 1 else names[0]}.hdf5"
+    reports = generate(
+        names, _NUM_NETS.value, output, _PROCESSES.value, _SEED.value, _OVERWRITE.value
+    )
+    print(table(reports, _PROCESSES.value or os.cpu_count() or 1))
+    print(f"written: {output}")
+
+
+def generate(
+    splits: tuple[str, ...],
+    num_nets: int | None,
+    output: str,
+    processes: int | None = None,
+    seed: int = 0,
+    overwrite: bool = False,
+) -> list[SplitReport]:
+    """Writes splits into one HDF5 file and its JSON file.
+
+    Args:
+      splits: their names.
+      num_nets: networks of each; the published number if None.
+      output: path of the HDF5 file.
+      processes: worker processes, one per core if None; 1 works in this process.
+      seed: another sequence of architectures for each seed.
+      overwrite: whether to replace existing files.
+
+    Returns:
+      One report per split.
+
+    Raises:
+      ValueError: for an unknown split or an impossible number.
+      FileExistsError: if the output exists.
+    """
+    for split in splits:
+        get_split(split)
+    if num_nets is not None and num_nets < 1:
+        raise ValueError(f"num_nets must be at least 1, received {num_nets}.")
+    processes = processes or os.cpu_count() or 1
+    reports = []
+    with SplitWriter(output, overwrite) as writer:
+        for split in splits:
+            wanted = get_split(split).num_nets if num_nets is None else num_nets
+            reports.append(_generate_split(writer, split, wanted, processes, seed))
+    return reports
+
+
+def _generate_split(
+    writer: SplitWriter, split: str, wanted: int, processes: int, seed: int
+) -> SplitReport:
+    start = time.perf_counter()
+    sizes: list[int] = []
+    repeats = 0
+
+    def unique() -> Iterator[tuple]:
+        nonlocal repeats
+        seen: set[int] = set()
+        for net in _encoded(split, wanted, processes, seed):
+            if net.key in seen:
+                repeats += 1
+                continue
+            seen.add(net.key)
+            sizes.append(net.record["num_nodes"])
+            progress.update()
+            yield net.record, net.adjacency, net.nodes
+            if len(seen) == wanted:
+                return
+
+    with tqdm(total=wanted, desc=split, unit="net") as progress:
+        written = writer.write_split(split, unique())
+    seconds = time.perf_counter() - start
+    return SplitReport(
+        split, written, repeats, seconds, float(np.mean(sizes)), float(np.std(sizes))
+    )
+
+
+def _encoded(split: str, wanted: int, processes: int, seed: int) -> Iterator[EncodedNet]:
+    """Endless sequence of encoded architectures, in order, computed in blocks."""
+    encode = partial(encode_arch, split, seed=seed)
+    if processes == 1:
+        yield from map(encode, itertools.count())
+    with multiprocessing.get_context("spawn").Pool(processes) as pool:
+        first = 0
+        while True:
+            block = range(first, first + min(_BLOCK, wanted))
+            chunk = max(1, min(64, len(block) // (4 * processes)))
+            yield from pool.imap(encode, block, chunksize=chunk)
+            first = block.stop
+
+
+def table(reports: list[SplitReport], processes: int) -> str:
+    """Formats the reports as a table."""
+    lines = [
+        "| split | networks | repeats left out | nodes | seconds | nets/s | nets/s/process |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for report in reports:
+        rate = report.nets / report.seconds
+        lines.append(
+            f"| {report.split} | {report.nets} | {report.repeats} | {report.nodes_mean:.1f} ± "
+            f"{report.nodes_std:.1f} | {report.seconds:.1f} | {rate:.0f} | "
+            f"{rate / processes:.0f} |"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    app.run(main)
