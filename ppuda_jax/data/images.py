@@ -271,8 +271,8 @@ def _permutation(num_images: int, seed: int, epoch: int) -> np.ndarray:
 
 def normalise(images: jax.Array, spec: DatasetSpec) -> jax.Array:
     """Scales uint8 images [b, s, s, 3] to float32 with zero mean and unit deviation."""
-    mean = jnp.asarray(spec.mean, jnp.float32)
-    std = jnp.asarray(spec.std, jnp.float32)
+    mean = jnp.asarray(spec.mean, jnp.float32).reshape(1, 1, 1, 3)
+    std = jnp.asarray(spec.std, jnp.float32).reshape(1, 1, 1, 3)
     return (images.astype(jnp.float32) / 255.0 - mean) / std
 
 

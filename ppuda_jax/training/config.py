@@ -33,6 +33,9 @@ class TrainConfig:
     time_limit_s: float | None = _field(
         None, "stop after this many seconds of training; the schedule then follows the clock"
     )
+    session_limit_s: float | None = _field(
+        None, "save and stop this session after so many seconds, compilation included"
+    )
     learning_rate: float = _field(1e-3, "Adam's rate before the schedule")
     weight_decay: float = _field(1e-5, "L2 penalty, added to the gradient before Adam")
     grad_clip: float = _field(5.0, "global gradient norm above which it is scaled down")
@@ -79,7 +82,14 @@ class TrainConfig:
         )  # fmt: skip
         for name in positive:
             _require(getattr(self, name) > 0, name, "must be above zero", getattr(self, name))
-        for name in ("steps", "time_limit_s", "max_variants", "num_devices", "compile_threads"):
+        for name in (
+            "steps",
+            "time_limit_s",
+            "session_limit_s",
+            "max_variants",
+            "num_devices",
+            "compile_threads",
+        ):
             value = getattr(self, name)
             _require(value is None or value > 0, name, "must be above zero", value)
         for name in ("weight_decay", "eval_every", "seed"):

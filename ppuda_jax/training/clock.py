@@ -1,0 +1,76 @@
+"""How far a run is, and whether it has to stop: steps, seconds and signals."""
+
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from ppuda_jax import parallel
+from ppuda_jax.training.config import TrainConfig
+
+
+class Clock:
+    """Measures one session of a run; with several hosts, all follow the first one's clock."""
+
+    def __init__(self, settings: TrainConfig, total_steps: int, elapsed_before: float) -> None:
+        """Starts the session's clock.
+
+        Args:
+            settings: limits.
+            total_steps: steps of the whole run.
+            elapsed_before: training seconds of earlier sessions.
+        """
+        self._settings, self._total, self._before = settings, total_steps, elapsed_before
+        self._session_start = self._train_start = time.monotonic()
+        self._signalled = False
+
+    def start_training(self) -> None:
+        """Marks the end of start-up; `elapsed` counts from here."""
+        self._train_start = time.monotonic()
+
+    def elapsed(self) -> float:
+        """Training seconds of all sessions."""
+        return self._before + time.monotonic() - self._train_start
+
+    def progress(self, step: int) -> float:
+        """Fraction of the run in [0, 1]: of its steps, or of its time if that is further."""
+        by_steps = step / self._total
+        if self._settings.time_limit_s is None:
+            return min(1.0, by_steps)
+        elapsed = float(parallel.agree(np.float32(self.elapsed())))
+        return min(1.0, max(by_steps, elapsed / self._settings.time_limit_s))
+
+    def stop_reason(self, step: int) -> str | None:
+        """Why the run has to stop before `step`, None if it goes on."""
+        if step >= self._total:
+            return "finished"
+        settings = self._settings
+        session = time.monotonic() - self._session_start
+        over = settings.time_limit_s is not None and self.elapsed() >= settings.time_limit_s
+        late = settings.session_limit_s is not None and session >= settings.session_limit_s
+        flags = parallel.agree(np.asarray([self._signalled, over, late]))
+        for flag, reason in zip(flags, ("signal", "time limit", "session limit"), strict=True):
+            if flag:
+                return reason
+        return None
+
+    @contextlib.contextmanager
+    def catching_signals(self) -> Iterator[None]:
+        """Turns SIGTERM and SIGINT into a stop; only the main thread can receive them."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def stop(*_: Any) -> None:
+            self._signalled = True
+
+        previous = {n: signal.signal(n, stop) for n in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)

@@ -1,0 +1,273 @@
+"""The training loop: start or resume, compile ahead, dispatch, log, save, stop cleanly.
+
+A run is a pure function of its configuration: the state, the stream of architectures, the image
+order and the open averages are saved together, so that a resumed run equals an uninterrupted one
+bit for bit (unless its schedule follows the clock, `time_limit_s`).
+"""
+
+import collections
+import json
+import pathlib
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from flax import serialization
+
+from ppuda_jax import checkpoints, config, parallel
+from ppuda_jax.data.grouping import GroupingState
+from ppuda_jax.data.stream import ArchitectureStream, MetaBatches
+from ppuda_jax.training.clock import Clock
+from ppuda_jax.training.compilation import CompileCounter, use_cache
+from ppuda_jax.training.config import TrainConfig, learning_rate
+from ppuda_jax.training.metrics import MetricsLog, Window
+from ppuda_jax.training.state import TrainState, make_state
+from ppuda_jax.training.step import Metrics, StepPrograms
+from ppuda_jax.training.task import NonFiniteError, Task, TrainResult, refuse_other_run
+
+_IN_FLIGHT = 2  # dispatches queued on the device before the oldest one's metrics are fetched
+
+
+def train(settings: TrainConfig, task: Task) -> TrainResult:
+    """Runs or resumes a meta-training run to its end, its limit or a signal.
+
+    Raises:
+        ValueError: settings that do not fit the devices, the data or the run in `workdir`.
+        NonFiniteError: `max_nonfinite` updates in a row were skipped.
+    """
+    use_cache(settings.compilation_cache)
+    run = _Run(settings, task)
+    try:
+        return run.loop()
+    finally:
+        run.close()
+
+
+class _Run:
+    """One session of a run; every attribute is either fixed or part of the saved position."""
+
+    def __init__(self, settings: TrainConfig, task: Task) -> None:
+        self.settings, self.task = settings, task
+        self.topology = parallel.make_topology(settings.num_devices)
+        self.compiles = CompileCounter()
+        self.total = settings.total_steps(task.images.num_images)
+        self.saved = None
+        if settings.workdir is not None:
+            self.saved = checkpoints.RunCheckpoints(settings.workdir)
+        state, record = self._start_or_resume()
+        self.step = int(state.step)
+        self.clock = Clock(settings, self.total, float(record.get("elapsed_s", 0.0)))
+        self.best = record.get("best")
+        self.window = Window(record.get("window"))
+        self.position = GroupingState.from_dict(record["stream"]) if "stream" in record else None
+        self.stream = ArchitectureStream(
+            task.networks,
+            meta_batch_size=settings.meta_batch_size,
+            steps_per_group=settings.steps_per_dispatch,
+            num_shards=self.topology.num_shards,
+            host_shards=self.topology.host_shards,
+            max_nodes=settings.max_nodes,
+            workers=settings.arch_workers,
+            state=self.position,
+        )
+        self.state: TrainState = parallel.replicate(state, self.topology)
+        self.resident = parallel.replicate(task.images.resident, self.topology)
+        self.programs = StepPrograms(task.loss_for, task.images, settings, self.topology)
+        log_dir = settings.workdir if self.topology.is_primary else None
+        self.log = MetricsLog(log_dir, self.total, self.step)
+        self.in_flight: collections.deque[tuple[int, tuple[int, ...], Metrics]]
+        self.in_flight = collections.deque()
+        self.offending: collections.deque[tuple[int, tuple[int, ...]]]
+        self.offending = collections.deque(maxlen=settings.max_nonfinite)
+        self.line_step, self.line_time = self.step, time.monotonic()
+
+    def close(self) -> None:
+        self.stream.close()
+        self.log.close()
+        if self.saved is not None:
+            self.saved.close()
+
+    # ---- start -----------------------------------------------------------------------------
+
+    def _start_or_resume(self) -> tuple[TrainState, dict[str, Any]]:
+        fresh = parallel.to_host(make_state(self.task.theta, self.settings))
+        folder = self.saved.latest() if self.saved is not None else None
+        if folder is None:
+            if self.settings.workdir is not None and self.settings_path.parent.is_dir():
+                config.save_json(self.settings_path, self.settings)
+            return fresh, {}
+        record = checkpoints.read_record(folder)
+        refuse_other_run(self.settings, record["settings"], folder)
+        theta = checkpoints.read_tree(folder / "theta", fresh.theta)
+        rest = checkpoints.read_tree(folder / "run", _run_arrays(fresh))
+        state = serialization.from_state_dict(fresh, {**rest, "theta": theta})
+        return state, record
+
+    @property
+    def settings_path(self) -> pathlib.Path:
+        return pathlib.Path(self.settings.workdir).expanduser() / "config.json"
+
+    def _warm_up(self) -> None:
+        """Finds the variants of the first architectures and compiles them side by side."""
+        found = self.stream.probe(self.settings.probe_archs)
+        chosen = found[: self.settings.max_variants]
+        if self.settings.max_variants is not None:
+            kept = frozenset(variant for variant, _, _ in chosen)
+            self.stream.restrict(kept, self.settings.max_nodes)
+        steps = range(self.step, self.step + self.settings.steps_per_dispatch)
+        batches, rates = self._images_and_rates(steps)
+        examples = []
+        for variant, survey, _ in chosen:
+            networks = parallel.split(self.stream.example(survey), self.topology)
+            args = (self.state, self.resident, networks, batches, rates)
+            examples.append((variant, args))
+        started = time.monotonic()
+        self.programs.warm_up(examples)
+        covered = sum(count for _, _, count in chosen) / max(1, self.settings.probe_archs)
+        self.log.say(
+            f"compiled {len(chosen)} variants, {covered:.1%} of the architectures, in "
+            f"{time.monotonic() - started:.1f} s ({self.compiles.cache_hits} from the cache)"
+        )
+
+    # ---- loop ------------------------------------------------------------------------------
+
+    def loop(self) -> TrainResult:
+        """Dispatches until the run is over."""
+        with self.clock.catching_signals():
+            if self.step < self.total:
+                self._warm_up()
+            self.clock.start_training()
+            self.line_step, self.line_time = self.step, time.monotonic()
+            reason = self.clock.stop_reason(self.step)
+            while reason is None:
+                self._dispatch(next(self.stream))
+                reason = self.clock.stop_reason(self.step)
+            self._drain(0)
+            self._save("last")
+            if self.saved is not None:
+                self.saved.wait()
+        if reason != "finished":
+            self.log.say(f"stopped at step {self.step} of {self.total}: {reason}")
+        host = parallel.to_host(self.state)
+        skipped = int(host.skipped)
+        return TrainResult(
+            host.theta, self.step, reason, skipped, self.programs.count, self.clock.elapsed()
+        )
+
+    def _dispatch(self, group: MetaBatches) -> None:
+        """Queues the K steps of a group, and looks at results that have become old enough."""
+        steps = range(self.step, self.step + self.settings.steps_per_dispatch)
+        batches, rates = self._images_and_rates(steps)
+        networks = parallel.split(group.arrays, self.topology)
+        self.state, metrics = self.programs.run(
+            group.variant, self.state, self.resident, networks, batches, rates
+        )
+        self.in_flight.append((self.step, group.indices, metrics))
+        before, self.step, self.position = self.step, steps.stop, group.state
+        self._drain(_IN_FLIGHT)
+        if self._passed(before, self.settings.eval_every):
+            self._evaluate()
+        if self._passed(before, self.settings.checkpoint_every):
+            self._drain(0)
+            self._save("last")
+
+    def _images_and_rates(self, steps: range) -> tuple[Any, Any]:
+        rows = [self.task.images.batch(step) for step in steps]
+        batches = jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
+        rates = [learning_rate(self.settings, self.clock.progress(step)) for step in steps]
+        return parallel.replicate((batches, np.asarray(rates, np.float32)), self.topology)
+
+    def _drain(self, left: int) -> None:
+        """Fetches the metrics of all but the newest `left` dispatches; they may stop the run."""
+        while len(self.in_flight) > left:
+            first, indices, metrics = self.in_flight.popleft()
+            host = parallel.to_host(metrics)
+            size = len(indices) // len(host["loss"])
+            for k in range(len(host["loss"])):
+                row = {name: values[k] for name, values in host.items()}
+                self.window.add(row)
+                if not row["finite"]:
+                    self.offending.append((first + k, indices[k * size : (k + 1) * size]))
+                if row["skipped_in_a_row"] >= self.settings.max_nonfinite:
+                    self._stop_non_finite(int(row["skipped_in_a_row"]))
+                self._log_step(first + k + 1, row)
+
+    def _log_step(self, step: int, row: Mapping[str, Any]) -> None:
+        speed = (step - self.line_step) / max(1e-9, time.monotonic() - self.line_time)
+        nets = speed * self.settings.meta_batch_size
+        shown = {"loss": f"{row['loss']:.3f}", "acc": f"{row.get('accuracy', 0):.3f}"}
+        shown |= {"nets/s": f"{nets:.1f}", "compiled": str(self.programs.count)}
+        self.log.advance(step, shown)
+        if step % self.settings.log_every:
+            return
+        progress = self.clock.progress(step - 1)
+        self.log.write(
+            step,
+            {
+                **self.window.take(),
+                "learning_rate": learning_rate(self.settings, progress),
+                "progress": progress,
+                "seconds": round(self.clock.elapsed(), 3),
+                "steps_per_s": speed,
+                "nets_per_s": nets,
+                "programs": self.programs.count,
+                "compiler_calls": self.compiles.calls,
+            },
+        )
+        self.line_step, self.line_time = step, time.monotonic()
+
+    def _passed(self, before: int, every: int) -> bool:
+        return bool(every) and self.step // every > before // every
+
+    # ---- saving ----------------------------------------------------------------------------
+
+    def _save(self, name: str) -> None:
+        if self.saved is None or not self.step:
+            return
+        host = parallel.to_host(self.state)
+        record = {
+            **self.task.record,
+            "settings": config.to_dict(self.settings),
+            "step": self.step,
+            "elapsed_s": self.clock.elapsed(),
+            "best": self.best,
+            "window": self.window.to_dict(),
+            "stream": (self.position or GroupingState()).to_dict(),
+        }
+        self.saved.save(name, self.step, host.theta, _run_arrays(host), record)
+
+    def _evaluate(self) -> None:
+        if self.task.evaluate is None:
+            return
+        self._drain(0)
+        values = dict(self.task.evaluate(self.state.theta, self.step))
+        self.log.write(self.step, values)
+        score = values.get("val_accuracy")
+        if score is not None and (self.best is None or score > self.best):
+            self.best = float(score)
+            self._save("best")
+
+    def _stop_non_finite(self, count: int) -> None:
+        """Saves the architectures of the skipped updates and raises."""
+        report = [
+            {"step": step, "networks": self.stream.describe(indices)}
+            for step, indices in self.offending
+        ]
+        where = "(no workdir to save the architectures in)"
+        if self.settings.workdir is not None:
+            path = self.settings_path.with_name(f"nonfinite_{self.step}.json")
+            config.write_atomic(path, json.dumps(report, indent=1))
+            where = f"their architectures are in {path}"
+        raise NonFiniteError(
+            f"the last {count} updates were skipped because loss or gradient was not finite; "
+            f"{where}; resume from an earlier checkpoint with a lower learning_rate"
+        )
+
+
+def _run_arrays(state: TrainState) -> dict[str, Any]:
+    """Everything of a state but theta, as nested dicts of arrays."""
+    arrays = serialization.to_state_dict(state)
+    del arrays["theta"]
+    return arrays

@@ -1,0 +1,87 @@
+"""What a run is given and what it returns, and when two sessions belong to the same run."""
+
+import dataclasses
+import os
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any
+
+from ppuda_jax import config
+from ppuda_jax.data.batches import TrainingImages
+from ppuda_jax.data.stream import Networks
+from ppuda_jax.training.config import TrainConfig
+from ppuda_jax.training.step import LossFn
+
+EvaluateFn = Callable[[Any, int], Mapping[str, float]]
+
+# What may change between the sessions of one run; anything else would make it another run.
+_FREE_FIELDS = frozenset(
+    {
+        "data_dir", "steps", "epochs", "time_limit_s", "session_limit_s", "arch_workers",
+        "num_devices", "compile_threads", "compilation_cache", "workdir", "checkpoint_every",
+        "log_every", "eval_every", "max_nonfinite",
+    }
+)  # fmt: skip
+
+
+class NonFiniteError(RuntimeError):
+    """Too many updates in a row had a loss or gradient that was not finite."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What is trained, on what; the loop knows nothing else about networks.
+
+    Attributes:
+        networks: stream of architectures.
+        loss_for: loss of the networks of a variant.
+        images: training images.
+        theta: initial parameters of the hypernetwork, host or device arrays.
+        record: saved with every checkpoint (`checkpoints.ghn_record`).
+        evaluate: (theta, step) -> metrics on validation data; `val_accuracy` chooses the best.
+    """
+
+    networks: Networks
+    loss_for: Callable[[Hashable], LossFn]
+    images: TrainingImages
+    theta: Any
+    record: Mapping[str, Any]
+    evaluate: EvaluateFn | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainResult:
+    """How a run, or a session of it, ended.
+
+    Attributes:
+        theta: parameters, NumPy arrays.
+        step: updates tried.
+        reason: "finished", "time limit", "session limit" or "signal".
+        skipped: updates left out as not finite.
+        programs: compiled steps.
+        seconds: training time over all sessions, compilation at start-up excluded.
+    """
+
+    theta: Any
+    step: int
+    reason: str
+    skipped: int
+    programs: int
+    seconds: float
+
+
+def refuse_other_run(
+    settings: TrainConfig, saved: Mapping[str, Any], where: str | os.PathLike[str]
+) -> None:
+    """Raises ValueError unless `saved` settings (a dict) may be continued with `settings`."""
+    current = config.to_dict(settings)
+    keys = sorted((current.keys() | saved.keys()) - _FREE_FIELDS)
+    differing = [
+        f"{key}: saved {saved.get(key)!r}, now {current.get(key)!r}"
+        for key in keys
+        if saved.get(key) != current.get(key)
+    ]
+    if differing:
+        raise ValueError(
+            f"{where} belongs to another run; choose another workdir, or the same settings "
+            f"({'; '.join(differing)})"
+        )

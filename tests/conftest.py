@@ -1,0 +1,28 @@
+"""Settings of the whole test run, stricter than any user's: they come before JAX is imported."""
+
+import os
+import socket
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+_FORCED = "--xla_force_host_platform_device_count=8"
+if _FORCED not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_FORCED}".strip()
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test that reaches for the network fails at once; this machine and sockets by name work."""
+    connect = socket.socket.connect
+
+    def refuse(self: socket.socket, address: object) -> None:
+        host = address[0] if isinstance(address, tuple) else "localhost"
+        if host not in ("localhost", "127.0.0.1", "::1", "0.0.0.0"):
+            raise OSError(f"tests have no network, got a connection to {host}")
+        connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
