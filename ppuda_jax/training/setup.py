@@ -1,0 +1,87 @@
+"""From settings to a task: the published hypernetworks on DeepNets-1M."""
+
+import dataclasses
+import functools
+from collections.abc import Hashable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ppuda_jax import checkpoints
+from ppuda_jax.data.architectures import DeepNets
+from ppuda_jax.data.batches import training_images
+from ppuda_jax.executor.program import build_meta_batch, variant_of
+from ppuda_jax.ghn import config as ghn_configs
+from ppuda_jax.ghn.config import GHNConfig
+from ppuda_jax.ghn.model import init_theta
+from ppuda_jax.training.config import TrainConfig
+from ppuda_jax.training.objective import meta_loss
+from ppuda_jax.training.step import LossFn
+from ppuda_jax.training.task import EvaluateFn, Task
+
+_PRESETS = MappingProxyType(
+    {
+        ("ghn1", 32): ghn_configs.ghn1_cifar10,
+        ("ghn2", 32): ghn_configs.ghn2_cifar10,
+        ("mlp", 32): ghn_configs.mlp_cifar10,
+        ("ghn1", 224): ghn_configs.ghn1_imagenet,
+        ("ghn2", 224): ghn_configs.ghn2_imagenet,
+        ("mlp", 224): ghn_configs.mlp_imagenet,
+    }
+)
+
+
+def ghn_config(settings: TrainConfig, image_size: int, num_classes: int) -> GHNConfig:
+    """The hypernetwork that the settings ask for."""
+    preset = _PRESETS[settings.model, image_size]()
+    return dataclasses.replace(preset, hid=settings.hidden, num_classes=num_classes)
+
+
+def deepnets_task(settings: TrainConfig, evaluate: EvaluateFn | None = None) -> Task:
+    """Everything that `ppuda_jax.training.loop.train` needs for a run on DeepNets-1M.
+
+    Args:
+        settings: the run.
+        evaluate: metrics on validation data, see `Task`.
+
+    Raises:
+        ValueError: settings that do not fit together.
+        FileNotFoundError: images or architectures that are not there.
+    """
+    images = training_images(
+        settings.dataset, settings.batch_size, settings.seed, settings.data_dir
+    )
+    spec = images.spec
+    ghn = ghn_config(settings, spec.image_size, spec.num_classes)
+    networks = DeepNets(
+        variant_of,
+        build_meta_batch,
+        image_size=spec.image_size,
+        num_classes=spec.num_classes,
+        seed=settings.seed,
+        path=settings.arch_file,
+    )
+    metadata = {
+        "dataset": spec.name,
+        "num_classes": spec.num_classes,
+        "image_size": spec.image_size,
+    }
+    theta = init_theta(ghn, jax.random.key(settings.seed))
+    record = checkpoints.ghn_record(ghn, metadata)
+    loss = functools.partial(_loss_for, ghn, settings.compute_dtype)
+    return Task(networks, loss, images, theta, record, evaluate)
+
+
+def _loss_for(ghn: GHNConfig, compute_dtype: str, variant: Hashable) -> LossFn:
+    """The loss of one variant's networks."""
+    options = {} if compute_dtype == "float32" else {"compute_dtype": jnp.dtype(compute_dtype)}
+
+    def loss_fn(
+        theta: Any, networks: Any, images: jax.Array, labels: jax.Array, rng: jax.Array
+    ) -> tuple[jax.Array, Mapping[str, jax.Array]]:
+        del rng
+        return meta_loss(ghn, variant, theta, networks, images, labels, **options)
+
+    return loss_fn
