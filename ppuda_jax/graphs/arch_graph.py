@@ -40,7 +40,9 @@ class Binding:
       perm: order of the axes of `split`.
       part_shape: shape of what goes into the leaf.
       leaf_shape: shape of the leaf.
-      index: where in the leaf the part goes; None if it is the whole leaf.
+      index: where in the leaf the part goes; None if it is the whole leaf. One entry for each
+        axis of `view_shape`: a position, or (start, stop, step).
+      view_shape: shape in which the leaf is seen when `index` is applied; None for its own.
       is_classifier: decoded by the class decoder (last weight and bias).
     """
 
@@ -52,8 +54,9 @@ class Binding:
     perm: tuple[int, ...]
     part_shape: tuple[int, ...]
     leaf_shape: tuple[int, ...]
-    index: tuple[int, ...] | None = None
+    index: tuple[Any, ...] | None = None
     is_classifier: bool = False
+    view_shape: tuple[int, ...] | None = None
 
 
 class LazyTuple(Sequence):
@@ -111,6 +114,8 @@ class ArchGraph:
       names: one name per node (parameter nodes: the reference's parameter name), or empty.
       bindings: one `Binding` per parameter leaf, in the network's order.
       num_classes: size of the classifier, None if there is none.
+      unbound: the leaves that have no binding, each with the reason (`param_tree.Unbound`).
+      source: what the graph was traced from (`trace.TraceSource`), None if it was not traced.
     """
 
     primitive: np.ndarray
@@ -119,6 +124,8 @@ class ArchGraph:
     names: Sequence[str] = ()
     bindings: Sequence[Binding] = ()
     num_classes: int | None = None
+    unbound: Sequence[Any] = ()
+    source: Any = None
 
     def __post_init__(self) -> None:
         for field in ("primitive", "edges", "shapes"):
@@ -132,8 +139,7 @@ class ArchGraph:
             object.__setattr__(self, field, tuple(items))
             if limit is None and items and len(items) != self.num_nodes:
                 raise ValueError(
-                    f"names must be one per node ({self.num_nodes}) or none, "
-                    f"received {len(items)}."
+                    f"names must be one per node ({self.num_nodes}) or none, received {len(items)}."
                 )
             if limit is not None and any(not 0 <= item.node < limit for item in items):
                 raise ValueError(f"bindings must name nodes below {limit}: correct their nodes.")

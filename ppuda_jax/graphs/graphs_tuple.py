@@ -27,11 +27,15 @@ class ArchInfo:
       names: one name per node, or empty.
       bindings: one `Binding` per parameter leaf.
       num_classes: size of the classifier, None if there is none.
+      unbound: leaves without a binding and the reasons.
+      source: what the graph was traced from, or None.
     """
 
     names: Sequence[str]
     bindings: Sequence[Binding]
     num_classes: int | None
+    unbound: Sequence[Any] = ()
+    source: Any = None
 
 
 def to_graphs_tuple(graph: ArchGraph, max_distance: int = MAX_DISTANCE) -> jraph.GraphsTuple:
@@ -55,7 +59,11 @@ def to_graphs_tuple(graph: ArchGraph, max_distance: int = MAX_DISTANCE) -> jraph
         receivers=receivers.astype(np.int32),
         n_node=np.array([graph.num_nodes], np.int32),
         n_edge=np.array([senders.size], np.int32),
-        globals={"arch": ArchInfo(graph.names, graph.bindings, graph.num_classes)},
+        globals={
+            "arch": ArchInfo(
+                graph.names, graph.bindings, graph.num_classes, graph.unbound, graph.source
+            )
+        },
     )
 
 
@@ -97,4 +105,6 @@ def from_graphs_tuple(graphs: jraph.GraphsTuple) -> ArchGraph:
         names=info.names,
         bindings=info.bindings,
         num_classes=info.num_classes,
+        unbound=info.unbound,
+        source=info.source,
     )
