@@ -1,0 +1,67 @@
+"""Grouping architectures by variant: counts, limits, exact continuation."""
+
+import numpy as np
+import pytest
+
+from ppuda_jax.data.grouping import Grouping, GroupingState, Survey
+
+
+def surveys(count, seed=0):
+    rng = np.random.default_rng(seed)
+    variants = rng.choice(["a", "b", "c"], count, p=[0.6, 0.3, 0.1])
+    nodes = rng.integers(10, 100, count)
+    return [Survey(i, str(v), int(n)) for i, (v, n) in enumerate(zip(variants, nodes, strict=True))]
+
+
+def groups_of(grouping, stream):
+    return [g for g in map(grouping.feed, stream) if g is not None]
+
+
+def test_groups_hold_one_variant_in_stream_order_and_lose_nothing():
+    stream = surveys(500)
+    grouping = Grouping(4, 2, max_nodes=10_000)
+    groups = groups_of(grouping, stream)
+    for group in groups:
+        assert len(group.indices) == 8 and list(group.indices) == sorted(group.indices)
+        assert {stream[i].variant for i in group.indices} == {group.variant}
+    used = sorted(i for g in groups for i in g.indices)
+    assert sorted([*used, *grouping.state().pending]) == list(range(500))
+
+
+def test_meta_batches_that_are_too_large_are_dropped_whole():
+    stream = surveys(400)
+    grouping = Grouping(4, 1, max_nodes=200)
+    groups = groups_of(grouping, stream)
+    assert all(sum(stream[i].num_nodes for i in g.indices) <= 200 for g in groups)
+    state = grouping.state()
+    assert state.large_skipped > 0
+    assert 4 * (len(groups) + state.large_skipped) + len(state.pending) == 400
+
+
+def test_other_variants_are_skipped_and_counted():
+    stream = surveys(300)
+    grouping = Grouping(4, 1, 10_000, frozenset({"a"}))
+    assert {g.variant for g in groups_of(grouping, stream)} == {"a"}
+    assert grouping.state().rare_skipped == sum(s.variant != "a" for s in stream)
+
+
+@pytest.mark.parametrize("cut", [0, 3, 10])
+def test_continues_exactly_from_any_group(cut):
+    stream = surveys(600)
+    whole = groups_of(Grouping(4, 2, 230), stream)
+    state = GroupingState.from_dict(whole[cut].state.to_dict())
+    grouping = Grouping(4, 2, 230, state=state)
+    again = [stream[i] for i in state.pending] + stream[state.next_index :]
+    assert groups_of(grouping, again) == whole[cut + 1 :]
+
+
+def test_order_is_checked():
+    grouping = Grouping(4, 1, 100)
+    grouping.feed(Survey(5, "a", 1))
+    with pytest.raises(ValueError, match="must be fed in stream order, got 4 after 5"):
+        grouping.feed(Survey(4, "a", 1))
+
+
+def test_foreign_state_is_refused():
+    with pytest.raises(ValueError, match="stream position must have the keys"):
+        GroupingState.from_dict({"next": 3})

@@ -1,0 +1,79 @@
+"""The stream of meta-batches: same result with and without processes, exact continuation."""
+
+import itertools
+
+import jax
+import numpy as np
+import pytest
+
+from ppuda_jax.data.stream import ArchitectureStream
+from tests.training.toy import ToyNetworks
+
+
+def open_stream(**options):
+    defaults = dict(meta_batch_size=4, steps_per_group=2, num_shards=2, max_nodes=60, workers=0)
+    return ArchitectureStream(ToyNetworks(), **(defaults | options))
+
+
+def take(stream, count):
+    groups = list(itertools.islice(stream, count))
+    stream.close()
+    return groups
+
+
+def assert_equal_groups(left, right):
+    assert len(left) == len(right)
+    for a, b in zip(left, right, strict=True):
+        assert (a.variant, a.indices, a.state) == (b.variant, b.indices, b.state)
+        jax.tree.map(np.testing.assert_array_equal, a.arrays, b.arrays)
+
+
+def test_arrays_are_stacked_by_step_and_shard():
+    group = take(open_stream(), 1)[0]
+    assert group.arrays["vector"].shape == (2, 2, 2, 6)
+    alone = ToyNetworks().build(group.indices[6:], group.variant)["vector"]
+    np.testing.assert_array_equal(group.arrays["vector"][1, 1], alone)
+
+
+def test_processes_change_nothing():
+    assert_equal_groups(take(open_stream(workers=2), 12), take(open_stream(), 12))
+
+
+def test_a_host_builds_its_own_shards_only():
+    whole = take(open_stream(), 3)
+    part = take(open_stream(host_shards=range(1, 2)), 3)
+    for a, b in zip(whole, part, strict=True):
+        np.testing.assert_array_equal(a.arrays["vector"][:, 1:], b.arrays["vector"])
+
+
+def test_continues_exactly():
+    whole = take(open_stream(), 10)
+    for cut in (0, 4):
+        assert_equal_groups(take(open_stream(state=whole[cut].state), 9 - cut), whole[cut + 1 :])
+
+
+def test_probe_counts_variants_and_restriction_holds():
+    stream = open_stream()
+    found = stream.probe(40)
+    assert [(variant, count) for variant, _, count in found] == [
+        ("variant0", 14), ("variant1", 13), ("variant2", 13),
+    ]  # fmt: skip
+    example = stream.example(found[0][1])
+    assert example["vector"].shape == (2, 2, 2, 6)
+    stream.restrict(frozenset({"variant1"}), 60)
+    assert {g.variant for g in take(stream, 5)} == {"variant1"}
+
+
+def test_a_meta_batch_must_divide_among_devices():
+    with pytest.raises(ValueError, match="must be a multiple of the 3 devices, got 4"):
+        open_stream(num_shards=3)
+
+
+def test_an_error_names_the_architectures():
+    class Broken(ToyNetworks):
+        def build(self, indices, variant):
+            raise KeyError("channels")
+
+    stream = ArchitectureStream(Broken(), meta_batch_size=2, workers=0)
+    with pytest.raises(RuntimeError, match=r"architectures \[0, 3\] of the stream cannot be built"):
+        next(stream)

@@ -1,0 +1,99 @@
+"""Configurations: round trips, strict keys, typed text."""
+
+import dataclasses
+from typing import Literal
+
+import pytest
+
+from ppuda_jax import config
+
+
+@dataclasses.dataclass(frozen=True)
+class Inner:
+    size: int = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Outer:
+    name: str
+    rate: float = 0.5
+    on: bool = False
+    limit: float | None = None
+    kind: Literal["a", "b"] = "a"
+    marks: tuple[float, ...] = (0.1, 0.2)
+    shape: tuple[int, int] = (1, 2)
+    inner: Inner = Inner()
+
+
+EXAMPLE = Outer("x", 2.0, True, 1.5, "b", (0.3,), (4, 5), Inner(7))
+
+
+def test_json_round_trip():
+    assert config.from_json(Outer, config.to_json(EXAMPLE)) == EXAMPLE
+
+
+def test_save_is_readable_and_leaves_no_other_file(tmp_path):
+    config.save_json(tmp_path / "c.json", EXAMPLE)
+    assert config.from_json(Outer, (tmp_path / "c.json").read_text()) == EXAMPLE
+    assert [p.name for p in tmp_path.iterdir()] == ["c.json"]
+
+
+def test_integers_become_floats_but_booleans_do_not_become_integers():
+    assert config.from_dict(Outer, {"name": "x", "rate": 1}).rate == 1.0
+    with pytest.raises(ValueError, match=r"Inner\.size: expected int, got True"):
+        config.from_dict(Inner, {"size": True})
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"name": "x", "rat": 1.0}, r"unknown keys \['rat'\]; did you mean 'rate'\?"),
+        ({"name": "x", "rate": "fast"}, r"Outer\.rate: expected float, got 'fast'"),
+        ({"name": "x", "kind": "c"}, r"Outer\.kind: expected one of a, b, got 'c'"),
+        ({"name": "x", "shape": [1]}, r"Outer\.shape: expected 2 values, got 1"),
+        ({"name": "x", "inner": {"sise": 1}}, r"Inner: unknown keys \['sise'\]"),
+        ({}, r"Outer cannot be built: .*name"),
+    ],
+)
+def test_wrong_values_are_refused(values, message):
+    with pytest.raises(ValueError, match=message):
+        config.from_dict(Outer, values)
+
+
+@pytest.mark.parametrize(
+    ("field", "text", "value"),
+    [
+        ("rate", "1e-3", 1e-3),
+        ("on", "true", True),
+        ("on", "0", False),
+        ("limit", "none", None),
+        ("limit", "60", 60.0),
+        ("kind", "b", "b"),
+        ("marks", "0.5, 0.7", (0.5, 0.7)),
+        ("shape", "8,9", (8, 9)),
+        ("name", "none", "none"),
+    ],
+)
+def test_text_is_parsed_by_type(field, text, value):
+    assert getattr(config.override(EXAMPLE, {field: text}), field) == value
+
+
+@pytest.mark.parametrize(
+    ("field", "text", "message"),
+    [
+        ("rate", "fast", "expected float, got 'fast'"),
+        ("on", "maybe", "expected true or false, got 'maybe'"),
+        ("shape", "1,2,3", "expected 2 values, got 3"),
+        ("nam", "x", "did you mean 'name'"),
+    ],
+)
+def test_wrong_text_is_refused(field, text, message):
+    with pytest.raises(ValueError, match=message):
+        config.override(EXAMPLE, {field: text})
+
+
+def test_text_that_is_no_json():
+    with pytest.raises(ValueError, match="Outer: not valid JSON"):
+        config.from_json(Outer, "{")
+    with pytest.raises(ValueError, match="expected a JSON object, got list"):
+        config.from_json(Outer, "[]")
