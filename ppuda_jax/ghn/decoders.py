@@ -90,12 +90,27 @@ class ConvDecoder(nn.Module):
         layout: Layout = "oi",
     ) -> jax.Array:
         """See `GHN.decode_taps`."""
-        height, width = kernel_size or self.config.max_shape[2:]
+        kernel_size = kernel_size or self.config.max_shape[2:]
+        features = self.tap_features(h, kernel_size)
+        rows = nn.relu(self.conv_0(_rows_of(features, node, y, x, kernel_size[1])))  # [T, 8D]
+        return self._matrices(rows, out_index, in_index, layout)
+
+    def tap_features(self, h: jax.Array, kernel_size: tuple[int, int]) -> jax.Array:
+        """See `GHN.tap_features`."""
+        height, width = kernel_size
         kernel = self.taps.kernel[:, :height, :width].reshape(h.shape[-1], -1)
         features = nn.relu(affine(h, kernel, self.taps.bias[:height, :width].reshape(-1)))
-        features = features.reshape(h.shape[0], height * width, -1)
-        rows = nn.relu(self.conv_0(_rows_of(features, node, y, x, width)))  # [T, 8D]
-        return self._matrices(rows, out_index, in_index, layout)
+        return features.reshape(h.shape[0], height * width, -1)
+
+    def row_layer(self) -> tuple[jax.Array, jax.Array]:
+        """See `GHN.row_layer`."""
+        return self.conv_0.kernel, self.conv_0.bias
+
+    def output_layer(self, out_index: Index, in_index: Index) -> tuple[jax.Array, jax.Array]:
+        """See `GHN.output_layer`."""
+        kernel = take_static(take_static(self.conv_1.kernel, in_index, 1), out_index, 2)
+        bias = take_static(take_static(self.conv_1.bias, in_index, 0), out_index, 1)
+        return kernel.reshape(kernel.shape[0], -1), bias.reshape(-1)
 
     def decode_class_kernel(self, h: jax.Array, in_index: Index = None) -> jax.Array:
         """See `GHN.decode_class_kernel`."""

@@ -87,6 +87,18 @@ class GHN(nn.Module):
             h, y, x, out_index, in_index, node=node, kernel_size=kernel_size, layout=layout
         )
 
+    def tap_features(self, h: jax.Array, kernel_size: tuple[int, int]) -> jax.Array:
+        """First layer of the conv decoder, for all taps: [V, D] -> [V, height * width, 4D]."""
+        return self.kernel_decoder.tap_features(h, kernel_size)
+
+    def row_layer(self) -> tuple[jax.Array, jax.Array]:
+        """Second layer of the conv decoder: kernel [4D, 8D] and bias [8D]; a ReLU follows."""
+        return self.kernel_decoder.row_layer()
+
+    def output_layer(self, out_index: Index, in_index: Index) -> tuple[jax.Array, jax.Array]:
+        """Last layer of the conv decoder for static channels: [8D, I * O] and [I * O]."""
+        return self.kernel_decoder.output_layer(out_index, in_index)
+
     def decode_class_kernel(self, h: jax.Array, in_index: Index = None) -> jax.Array:
         """Kernels of classifiers, before tiling and normalisation: [V, D] -> [V, classes, I]."""
         return self.kernel_decoder.decode_class_kernel(h, in_index)
