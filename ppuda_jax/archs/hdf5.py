@@ -207,10 +207,11 @@ def _open_checked(path: str) -> Any:
             f"{path} must be a complete HDF5 file of DeepNets-1M, received a file that HDF5 "
             f"cannot open ({error}): fetch or generate it again."
         ) from error
-    if file.attrs.get("title") != TITLE:
+    title = file.attrs.get("title")
+    if title != TITLE:
+        file.close()
         raise ValueError(
-            f"{path} must have the title {TITLE!r}, received {file.attrs.get('title')!r}: "
-            "it is another kind of file."
+            f"{path} must have the title {TITLE!r}, received {title!r}: it is another kind of file."
         )
     return file
 
