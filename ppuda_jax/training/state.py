@@ -44,12 +44,11 @@ def make_optimiser(config: TrainConfig) -> optax.GradientTransformation:
 
 def make_state(theta: PyTree, config: TrainConfig) -> TrainState:
     """State before the first step."""
-    zero = jnp.zeros((), jnp.int32)
     return TrainState(
         theta=theta,
         opt_state=make_optimiser(config).init(theta),
-        step=zero,
+        step=jnp.zeros((), jnp.int32),
         rng=jax.random.key_data(jax.random.key(config.seed)),
-        skipped=zero,
-        skipped_in_a_row=zero,
+        skipped=jnp.zeros((), jnp.int32),
+        skipped_in_a_row=jnp.zeros((), jnp.int32),
     )

@@ -66,7 +66,7 @@ def make_step(
         (loss, aux), grads = gradient_fn(state.theta, networks, pixels, labels, loss_rng)
         scalars = {name: value for name, value in aux.items() if jnp.ndim(value) == 0}
         loss, scalars, grads = parallel.mean_over((loss, scalars, grads), axis_name)
-        norm = optax.global_norm(grads)
+        norm = optax.tree.norm(grads)
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
         theta, opt_state = _update(optimiser, state, grads, rate)
 

@@ -1,0 +1,117 @@
+"""The step: optimiser as published, skipped updates, one program per variant."""
+
+import dataclasses
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ppuda_jax import parallel
+from ppuda_jax.training.state import make_optimiser, make_state
+from ppuda_jax.training.step import StepPrograms, make_dispatch, make_step
+from tests.training import toy
+
+CONFIG = toy.settings()
+TASK = toy.task(CONFIG)
+
+
+def arguments(networks, steps=1, rate=1e-3):
+    arrays = [networks.build(range(8 * k, 8 * k + 8), "variant0") for k in range(steps)]
+    stacked = jax.tree.map(lambda *x: np.stack(x)[:, None], *arrays)
+    batches = np.stack([TASK.images.batch(k) for k in range(steps)])
+    return TASK.images.resident, stacked, batches, np.full(steps, rate, np.float32)
+
+
+def run(networks, steps=1, state=None, **changes):
+    config = dataclasses.replace(CONFIG, **changes)
+    step = make_step(toy.loss_for("variant0"), TASK.images, config)
+    state = make_state(toy.theta(), config) if state is None else state
+    return jax.jit(make_dispatch(step))(state, *arguments(networks, steps))
+
+
+def test_optimiser_is_clipping_then_l2_inside_adam():
+    config = dataclasses.replace(CONFIG, grad_clip=5.0, weight_decay=0.1)
+    theta = {"a": jnp.asarray([1.0, -2.0]), "b": jnp.asarray([3.0])}
+    grads = {"a": jnp.asarray([6.0, 8.0]), "b": jnp.asarray([0.0])}
+    optimiser = make_optimiser(config)
+    state, mean, variance = optimiser.init(theta), np.zeros(3), np.zeros(3)
+    flat = np.asarray([1.0, -2.0, 3.0])
+    for count in (1, 2, 3):
+        updates, state = optimiser.update(grads, state, theta)
+        gradient = np.asarray([3.0, 4.0, 0.0]) + 0.1 * flat  # norm 10 clipped to 5
+        mean = 0.9 * mean + 0.1 * gradient
+        variance = 0.999 * variance + 0.001 * gradient**2
+        expected = mean / (1 - 0.9**count) / (np.sqrt(variance / (1 - 0.999**count)) + 1e-8)
+        np.testing.assert_allclose(
+            np.concatenate([updates["a"], updates["b"]]), expected, rtol=3e-5
+        )
+        theta = jax.tree.map(lambda t, u: t - 0.01 * u, theta, updates)
+        flat = flat - 0.01 * expected
+
+
+def test_several_steps_of_a_dispatch_equal_single_ones():
+    together, metrics = run(toy.ToyNetworks(), steps=3)
+    state = make_state(toy.theta(), CONFIG)
+    step = make_step(toy.loss_for("variant0"), TASK.images, CONFIG)
+    dispatch = jax.jit(make_dispatch(step))
+    resident, networks, batches, rates = arguments(toy.ToyNetworks(), 3)
+    losses = []
+    for k in range(3):
+        one = jax.tree.map(lambda x, k=k: x[k : k + 1], networks)
+        state, single = dispatch(state, resident, one, batches[k : k + 1], rates[k : k + 1])
+        losses.append(single["loss"][0])
+    np.testing.assert_allclose(metrics["loss"], losses, rtol=1e-6)
+    chex.assert_trees_all_close(together.theta, state.theta, atol=1e-6)
+    assert int(together.step) == 3
+
+
+def test_updates_that_are_not_finite_are_skipped_and_counted():
+    poisoned = toy.ToyNetworks(poison_from=8)  # the second meta-batch is poisoned
+    first, _ = run(toy.ToyNetworks(), steps=1)
+    state, metrics = run(poisoned, steps=2)
+    np.testing.assert_array_equal(metrics["finite"], [True, False])
+    np.testing.assert_array_equal(metrics["skipped_in_a_row"], [0, 1])
+    chex.assert_trees_all_close(state.theta, first.theta, atol=1e-6)
+    chex.assert_trees_all_close(state.opt_state, first.opt_state, atol=1e-6)
+    assert (int(state.step), int(state.skipped)) == (2, 1)
+    after, _ = run(toy.ToyNetworks(), steps=1, state=state)
+    assert (int(after.skipped), int(after.skipped_in_a_row)) == (1, 0)
+    chex.assert_tree_all_finite(after.theta)
+
+
+def test_augmentation_follows_seed_and_step():
+    images = [run(toy.ToyNetworks(), seed=seed)[1]["loss"] for seed in (1, 1, 2)]
+    assert images[0] == images[1] != images[2]
+
+
+def test_one_program_per_variant_however_many_networks():
+    topology = parallel.make_topology(1)
+    traced = []
+
+    def loss_for(variant):
+        traced.append(variant)
+        return toy.loss_for(variant)
+
+    programs = StepPrograms(loss_for, TASK.images, CONFIG, topology)
+    state = make_state(toy.theta(), CONFIG)
+    state = parallel.replicate(state, topology)
+    resident, networks, batches, rates = parallel.replicate(arguments(toy.ToyNetworks()), topology)
+    programs.warm_up([("variant0", (state, resident, networks, batches, rates))])
+    for variant in ("variant0", "variant1", "variant0", "variant1"):
+        networks = jax.tree.map(lambda x: x + 1.0, networks)
+        state, _ = programs.run(variant, state, resident, networks, batches, rates)
+    assert traced == ["variant0", "variant1"]
+    assert programs.count == 2
+
+
+def test_wrong_shapes_do_not_recompile_silently():
+    topology = parallel.make_topology(1)
+    programs = StepPrograms(toy.loss_for, TASK.images, CONFIG, topology)
+    args = arguments(toy.ToyNetworks())
+    state, _ = programs.run("variant0", make_state(toy.theta(), CONFIG), *args)
+    resident, networks, batches, rates = args
+    smaller = jax.tree.map(lambda x: x[:, :, :4], networks)
+    with pytest.raises(TypeError, match="compiled"):
+        programs.run("variant0", state, resident, smaller, batches, rates)
