@@ -15,5 +15,6 @@ def recipe() -> TrainConfig:
         dataset="imagenet",
         batch_size=256,
         epochs=150,
+        label_smoothing=0.1,
         lr_milestones=(100 / 150, 140 / 150),
     )

@@ -15,11 +15,11 @@ from ppuda_jax.archs.hdf5 import NetRecords, load_split
 from ppuda_jax.archs.plan import Plan, make_plan
 from ppuda_jax.archs.sampling import arch_at
 from ppuda_jax.data.grouping import Survey
-from ppuda_jax.graphs.arch_graph import ArchGraph
+from ppuda_jax.executor.tables import CapacityError
 from ppuda_jax.graphs.from_plan import graph_from_plan
 
 VariantOf = Callable[[Plan], Hashable]
-Build = Callable[[Sequence[Plan], Sequence[ArchGraph], Any], Any]
+Build = Callable[[Sequence[Plan], Any], Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +28,8 @@ class DeepNets:
 
     Attributes:
         variant_of: executor variant of a plan; a module-level function, it travels to workers.
-        build: (plans, graphs, variant) -> arrays of a meta-batch; likewise.
+        build_meta_batch: (plans, variant) -> arrays of a meta-batch, likewise; it raises
+            CapacityError for networks that do not fit together.
         split: which rules architectures are sampled by, or which split of the file is read.
         image_size: 32 or 224.
         num_classes: classes of the data.
@@ -63,9 +64,11 @@ class DeepNets:
         return Survey(index, self.variant_of(plan), graph_from_plan(plan).num_nodes)
 
     def build(self, indices: Sequence[int], variant: Hashable) -> Any:
-        """Arrays of a meta-batch of these architectures."""
-        plans = [self.plan(index) for index in indices]
-        return self.build_meta_batch(plans, [graph_from_plan(p) for p in plans], variant)
+        """Arrays of a meta-batch of these architectures; None if they do not fit together."""
+        try:
+            return self.build_meta_batch([self.plan(index) for index in indices], variant)
+        except CapacityError:
+            return None
 
     def describe(self, index: int) -> dict[str, Any]:
         """The network's record, as `build_network` takes it."""

@@ -37,12 +37,14 @@ class GroupingState:
         pending: architectures that wait for others of their variant, in stream order.
         rare_skipped: architectures left out because their variant is not trained on.
         large_skipped: meta-batches left out because of their number of nodes.
+        unfit_skipped: groups left out because a meta-batch had no room for its networks.
     """
 
     next_index: int = 0
     pending: tuple[int, ...] = ()
     rare_skipped: int = 0
     large_skipped: int = 0
+    unfit_skipped: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""

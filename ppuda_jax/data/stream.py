@@ -34,7 +34,10 @@ class Networks(Protocol):
         """Variant and size of architecture `index`."""
 
     def build(self, indices: Sequence[int], variant: Hashable) -> Any:
-        """Pytree of arrays for these architectures; shapes depend on variant and count only."""
+        """Pytree of arrays for these architectures; shapes depend on variant and count only.
+
+        None if they do not fit together; the stream then leaves them out and counts them.
+        """
 
     def describe(self, index: int) -> dict[str, Any]:
         """JSON-ready record of architecture `index`, to report it."""
@@ -86,7 +89,8 @@ class ArchitectureStream:
             meta_batch_size: M, over all shards; a multiple of `num_shards`.
             steps_per_group: K.
             num_shards: S, devices over all hosts.
-            host_shards: the shards that this host builds; all of them if not given.
+            host_shards: the shards that this host gets; all of them if not given. (Each host
+                builds all, so that all leave out the same.)
             max_nodes: larger meta-batches are dropped.
             variants: variants to keep; all if not given.
             workers: processes; 0 builds in the calling thread.
@@ -109,7 +113,7 @@ class ArchitectureStream:
         self._pool = WorkerPool(networks, workers)
         state = state or GroupingState()
         self._grouping = Grouping(meta_batch_size, steps_per_group, max_nodes, variants, state)
-        self._resumed = state.pending
+        self._resumed, self._unfit = state.pending, state.unfit_skipped
         self._next_chunk = state.next_index
         self._surveys: collections.deque[Any] = collections.deque()
         self._groups: collections.deque[Group] = collections.deque()
@@ -119,15 +123,15 @@ class ArchitectureStream:
         """Looks at the first `count` architectures of the stream, whatever its position.
 
         Returns:
-            (variant, its first architecture, its number), most frequent first; ties by index.
+            (variant, its smallest architecture, its number), most frequent first; ties by index.
         """
         chunks = [range(i, min(i + _CHUNK, count)) for i in range(0, count, _CHUNK)]
         surveys = [s for f in [self._pool.survey(c) for c in chunks] for s in f.result()]
-        first: dict[Hashable, Survey] = {}
-        for survey in surveys:
-            first.setdefault(survey.variant, survey)
         counts = collections.Counter(s.variant for s in surveys)
-        found = [(variant, survey, counts[variant]) for variant, survey in first.items()]
+        smallest: dict[Hashable, Survey] = {}
+        for survey in sorted(surveys, key=lambda s: (s.num_nodes, s.index)):
+            smallest.setdefault(survey.variant, survey)
+        found = [(variant, survey, counts[variant]) for variant, survey in smallest.items()]
         return sorted(found, key=lambda row: (-row[2], row[1].index))
 
     def restrict(self, variants: frozenset[Hashable], max_nodes: int) -> None:
@@ -142,9 +146,16 @@ class ArchitectureStream:
         self._grouping = Grouping(size, self._steps, max_nodes, variants, state)
 
     def example(self, survey: Survey) -> Any:
-        """Arrays [K, S, ...] of one architecture repeated: right shapes, for compiling ahead."""
+        """Arrays [K, S, ...] of one architecture repeated: right shapes, for compiling ahead.
+
+        Raises:
+            ValueError: there is no room for it.
+        """
         size = self._per_shard * self._shards * self._steps
-        return self._submit(survey.variant, (survey.index,) * size).result()
+        arrays = self._submit(survey.variant, (survey.index,) * size).result()
+        if arrays is None:
+            raise ValueError(f"a meta-batch has no room for architecture {survey.index}, M times")
+        return self._own(arrays)
 
     def describe(self, indices: Sequence[int]) -> list[dict[str, Any]]:
         """Records of architectures, with their index, for a report."""
@@ -154,13 +165,26 @@ class ArchitectureStream:
         return self
 
     def __next__(self) -> MetaBatches:
+        while True:
+            self._top_up_builds()
+            group, build = self._builds.popleft()
+            arrays = build.result()
+            if arrays is not None:
+                state = dataclasses.replace(group.state, unfit_skipped=self._unfit)
+                return MetaBatches(group.variant, group.indices, self._own(arrays), state)
+            self._unfit += 1
+
+    def _top_up_builds(self) -> None:
         while len(self._builds) <= self._prefetch:
             group = self._next_group(wait=not self._builds)
             if group is None:
-                break
+                return
             self._builds.append((group, self._submit(group.variant, group.indices)))
-        group, build = self._builds.popleft()
-        return MetaBatches(group.variant, group.indices, build.result(), group.state)
+
+    def _own(self, arrays: Any) -> Any:
+        """The shards of this host."""
+        own = slice(self._host_shards.start, self._host_shards.stop)
+        return tree_util.tree_map(lambda leaf: leaf[:, own], arrays)
 
     def close(self) -> None:
         """Stops the workers."""
@@ -190,8 +214,7 @@ class ArchitectureStream:
 
     def _submit(self, variant: Hashable, indices: tuple[int, ...]) -> Any:
         per_shard = np.asarray(indices).reshape(self._steps, self._shards, self._per_shard)
-        wanted = per_shard[:, self._host_shards.start : self._host_shards.stop].tolist()
-        return self._pool.build(variant, wanted)
+        return self._pool.build(variant, per_shard.tolist())
 
 
 class WorkerPool:
@@ -259,6 +282,8 @@ def _build_group(
 ) -> Any:
     networks = networks or _worker_networks[0]
     shards = [_named(nets, networks.build, nets, variant) for step in indices for nets in step]
+    if any(shard is None for shard in shards):
+        return None
     lead = (len(indices), len(indices[0]))
 
     def stack(*leaves: np.ndarray) -> np.ndarray:

@@ -39,6 +39,7 @@ class TrainConfig:
     learning_rate: float = _field(1e-3, "Adam's rate before the schedule")
     weight_decay: float = _field(1e-5, "L2 penalty, added to the gradient before Adam")
     grad_clip: float = _field(5.0, "global gradient norm above which it is scaled down")
+    label_smoothing: float = _field(0.0, "share of each target spread over all classes")
     lr_schedule: Schedule = _field("multistep", "how the rate falls over the run")
     lr_milestones: tuple[float, ...] = _field(
         (2 / 3, 5 / 6), "multistep: fractions of the run after which the rate drops"
@@ -98,6 +99,8 @@ class TrainConfig:
             _require(self.arch_workers >= 0, "arch_workers", "must not be negative",
                      self.arch_workers)  # fmt: skip
         _require(0 <= self.lr_warmup < 1, "lr_warmup", "is a fraction of the run", self.lr_warmup)
+        smoothing = self.label_smoothing
+        _require(0 <= smoothing < 1, "label_smoothing", "must be in [0, 1)", smoothing)
         _require(0 < self.lr_drop <= 1, "lr_drop", "must be in (0, 1]", self.lr_drop)
         marks = self.lr_milestones
         _require(

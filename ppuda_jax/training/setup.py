@@ -7,16 +7,16 @@ from types import MappingProxyType
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from ppuda_jax import checkpoints
 from ppuda_jax.data.architectures import DeepNets
 from ppuda_jax.data.batches import training_images
-from ppuda_jax.executor.program import build_meta_batch, variant_of
+from ppuda_jax.executor.program import variant_of
 from ppuda_jax.ghn import config as ghn_configs
 from ppuda_jax.ghn.config import GHNConfig
 from ppuda_jax.ghn.model import init_theta
 from ppuda_jax.training.config import TrainConfig
+from ppuda_jax.training.meta_batch import build_meta_batch
 from ppuda_jax.training.objective import meta_loss
 from ppuda_jax.training.step import LossFn
 from ppuda_jax.training.task import EvaluateFn, Task
@@ -57,7 +57,7 @@ def deepnets_task(settings: TrainConfig, evaluate: EvaluateFn | None = None) -> 
     ghn = ghn_config(settings, spec.image_size, spec.num_classes)
     networks = DeepNets(
         variant_of,
-        build_meta_batch,
+        functools.partial(build_meta_batch, weight_norm=ghn.weight_norm),
         image_size=spec.image_size,
         num_classes=spec.num_classes,
         seed=settings.seed,
@@ -70,18 +70,18 @@ def deepnets_task(settings: TrainConfig, evaluate: EvaluateFn | None = None) -> 
     }
     theta = init_theta(ghn, jax.random.key(settings.seed))
     record = checkpoints.ghn_record(ghn, metadata)
-    loss = functools.partial(_loss_for, ghn, settings.compute_dtype)
+    loss = functools.partial(_loss_for, ghn, settings)
     return Task(networks, loss, images, theta, record, evaluate)
 
 
-def _loss_for(ghn: GHNConfig, compute_dtype: str, variant: Hashable) -> LossFn:
+def _loss_for(ghn: GHNConfig, settings: TrainConfig, variant: Hashable) -> LossFn:
     """The loss of one variant's networks."""
-    options = {} if compute_dtype == "float32" else {"compute_dtype": jnp.dtype(compute_dtype)}
 
     def loss_fn(
         theta: Any, networks: Any, images: jax.Array, labels: jax.Array, rng: jax.Array
     ) -> tuple[jax.Array, Mapping[str, jax.Array]]:
-        del rng
-        return meta_loss(ghn, variant, theta, networks, images, labels, **options)
+        images = images.astype(settings.compute_dtype)
+        smoothing = settings.label_smoothing
+        return meta_loss(ghn, variant, theta, networks, images, labels, rng, smoothing)
 
     return loss_fn

@@ -32,7 +32,7 @@ class LossFn(Protocol):
         labels: jax.Array,
         rng: jax.Array,
     ) -> tuple[jax.Array, Mapping[str, jax.Array]]:
-        """(loss float32 [], metrics: scalars, `accuracy` among them).
+        """(loss float32 [], metrics: arrays that are averaged, `accuracy` among them).
 
         Args:
             theta: parameters of the hypernetwork.
@@ -64,7 +64,7 @@ def make_step(
         pixels, labels = images.load(resident, batch, image_rng)
         gradient_fn = jax.value_and_grad(loss_fn, has_aux=True)
         (loss, aux), grads = gradient_fn(state.theta, networks, pixels, labels, loss_rng)
-        scalars = {name: value for name, value in aux.items() if jnp.ndim(value) == 0}
+        scalars = {name: jnp.mean(value) for name, value in aux.items()}
         loss, scalars, grads = parallel.mean_over((loss, scalars, grads), axis_name)
         norm = optax.tree.norm(grads)
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)

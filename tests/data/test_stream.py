@@ -69,6 +69,17 @@ def test_a_meta_batch_must_divide_among_devices():
         open_stream(num_shards=3)
 
 
+def test_networks_that_do_not_fit_are_left_out_and_counted():
+    class Tight(ToyNetworks):
+        def build(self, indices, variant):
+            return None if 7 in indices else super().build(indices, variant)
+
+    stream = ArchitectureStream(Tight(), meta_batch_size=2, max_nodes=60, workers=0)
+    groups = take(stream, 12)
+    assert all(7 not in group.indices for group in groups)
+    assert (groups[0].state.unfit_skipped, groups[-1].state.unfit_skipped) == (0, 1)
+
+
 def test_an_error_names_the_architectures():
     class Broken(ToyNetworks):
         def build(self, indices, variant):
