@@ -1,11 +1,10 @@
 """From a stream of architectures to meta-batches that one compiled program can run.
 
 Every meta-batch holds networks of one executor variant. Architectures join their variant's queue
-in stream order; M of them make a meta-batch, K meta-batches make a group (the steps of one
-dispatch). Which group comes next is a pure function of the stream, so a run is resumed from the
-stream position and the architectures that still wait.
+in stream order; M of them make a meta-batch. Which one comes next is a pure function of the
+stream, so a run is resumed from the stream position and the architectures that still wait.
 
-Legend: `M` networks of a meta-batch, `K` meta-batches of a group.
+Legend: `M` networks of a meta-batch.
 """
 
 import dataclasses
@@ -37,7 +36,7 @@ class GroupingState:
         pending: architectures that wait for others of their variant, in stream order.
         rare_skipped: architectures left out because their variant is not trained on.
         large_skipped: meta-batches left out because of their number of nodes.
-        unfit_skipped: groups left out because a meta-batch had no room for its networks.
+        unfit_skipped: meta-batches left out because they had no room for their networks.
     """
 
     next_index: int = 0
@@ -63,7 +62,7 @@ class GroupingState:
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """K meta-batches of M networks of one variant: `indices` [K * M], in stream order.
+    """M networks of one variant: `indices` [M], in stream order.
 
     `state` is the position of the stream once this group has been taken.
     """
@@ -74,12 +73,11 @@ class Group:
 
 
 class Grouping:
-    """Collects surveyed architectures into groups; deterministic."""
+    """Collects surveyed architectures into meta-batches; deterministic."""
 
     def __init__(
         self,
         meta_batch_size: int,
-        steps_per_group: int,
         max_nodes: int,
         variants: frozenset[Hashable] | None = None,
         state: GroupingState | None = None,
@@ -88,19 +86,16 @@ class Grouping:
 
         Args:
             meta_batch_size: M.
-            steps_per_group: K.
             max_nodes: a meta-batch with more graph nodes is dropped (2200 as published).
             variants: variants that are trained on; others are skipped and counted.
             state: position to continue from; its pending architectures must be fed again first.
         """
         state = state or GroupingState()
-        self._size, self._steps, self._max_nodes = meta_batch_size, steps_per_group, max_nodes
+        self._size, self._max_nodes = meta_batch_size, max_nodes
         self._variants = variants
         self._waiting: dict[Hashable, list[Survey]] = {}
-        self._ready: dict[Hashable, list[Survey]] = {}
-        self._next, self._rare, self._large = (
-            state.next_index, state.rare_skipped, state.large_skipped
-        )  # fmt: skip
+        self._next, self._unfit = state.next_index, state.unfit_skipped
+        self._rare, self._large = state.rare_skipped, state.large_skipped
 
     def feed(self, survey: Survey) -> Group | None:
         """Takes the next architecture; returns a group if it completes one.
@@ -125,15 +120,9 @@ class Grouping:
         if sum(s.num_nodes for s in waiting) > self._max_nodes:
             self._large += 1
             return None
-        ready = self._ready.setdefault(survey.variant, [])
-        ready.extend(waiting)
-        if len(ready) < self._size * self._steps:
-            return None
-        self._ready[survey.variant] = []
-        return Group(survey.variant, tuple(s.index for s in ready), self.state())
+        return Group(survey.variant, tuple(s.index for s in waiting), self.state())
 
     def state(self) -> GroupingState:
         """Position of the stream, from which a new `Grouping` continues."""
-        queues = (*self._waiting.values(), *self._ready.values())
-        pending = tuple(sorted(s.index for queue in queues for s in queue))
-        return GroupingState(self._next, pending, self._rare, self._large)
+        waiting = sorted(s.index for queue in self._waiting.values() for s in queue)
+        return GroupingState(self._next, tuple(waiting), self._rare, self._large, self._unfit)

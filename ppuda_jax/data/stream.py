@@ -5,7 +5,7 @@ survey architectures in chunks (variant and size only), the main process groups 
 then build the groups, so that little but finished arrays travels between processes. Workers never
 start a JAX backend.
 
-Legend: `M` networks of a meta-batch, `K` meta-batches of a group, `S` shards (devices).
+Legend: `M` networks of a meta-batch, `K` meta-batches of a dispatch, `S` shards (devices).
 """
 
 import collections
@@ -45,13 +45,13 @@ class Networks(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class MetaBatches:
-    """The arrays of one group.
+    """The arrays of one dispatch: K meta-batches of one variant.
 
     Attributes:
         variant: executor variant of all its networks.
         indices: stream indices [K * M] of its networks.
         arrays: pytree; every leaf [K, S, ...] for the shards of this host.
-        state: position of the stream after this group.
+        state: position of the stream after it.
     """
 
     variant: Hashable
@@ -66,14 +66,14 @@ def default_workers() -> int:
 
 
 class ArchitectureStream:
-    """Iterator over `MetaBatches`; deterministic, resumable at any group."""
+    """Iterator over `MetaBatches`; deterministic, resumable at any of them."""
 
     def __init__(
         self,
         networks: Networks,
         *,
         meta_batch_size: int,
-        steps_per_group: int = 1,
+        steps_per_dispatch: int = 1,
         num_shards: int = 1,
         host_shards: range | None = None,
         max_nodes: int = 2200,
@@ -82,19 +82,19 @@ class ArchitectureStream:
         prefetch: int | None = None,
         state: GroupingState | None = None,
     ) -> None:
-        """Starts the workers; nothing is sampled before the first group is asked for.
+        """Starts the workers; nothing is sampled before the first dispatch is asked for.
 
         Args:
             networks: where architectures come from; handed to the workers.
             meta_batch_size: M, over all shards; a multiple of `num_shards`.
-            steps_per_group: K.
+            steps_per_dispatch: K.
             num_shards: S, devices over all hosts.
             host_shards: the shards that this host gets; all of them if not given. (Each host
                 builds all, so that all leave out the same.)
             max_nodes: larger meta-batches are dropped.
             variants: variants to keep; all if not given.
             workers: processes; 0 builds in the calling thread.
-            prefetch: groups built ahead; as many as workers if not given.
+            prefetch: meta-batches built ahead; twice the workers if not given.
             state: position to continue from.
 
         Raises:
@@ -106,18 +106,19 @@ class ArchitectureStream:
                 f"{meta_batch_size}; choose a multiple or set num_devices"
             )
         workers = default_workers() if workers is None else workers
-        self._networks, self._steps, self._shards = networks, steps_per_group, num_shards
+        self._networks, self._steps, self._shards = networks, steps_per_dispatch, num_shards
         self._host_shards = host_shards or range(num_shards)
         self._per_shard = meta_batch_size // num_shards
-        self._prefetch = prefetch if prefetch is not None else workers
+        self._prefetch = prefetch if prefetch is not None else 2 * workers
         self._pool = WorkerPool(networks, workers)
         state = state or GroupingState()
-        self._grouping = Grouping(meta_batch_size, steps_per_group, max_nodes, variants, state)
+        self._grouping = Grouping(meta_batch_size, max_nodes, variants, state)
         self._resumed, self._unfit = state.pending, state.unfit_skipped
         self._next_chunk = state.next_index
         self._surveys: collections.deque[Any] = collections.deque()
         self._groups: collections.deque[Group] = collections.deque()
         self._builds: collections.deque[tuple[Group, Any]] = collections.deque()
+        self._ready: dict[Hashable, list[tuple[Group, Any]]] = collections.defaultdict(list)
 
     def probe(self, count: int) -> list[tuple[Hashable, Survey, int]]:
         """Looks at the first `count` architectures of the stream, whatever its position.
@@ -143,7 +144,7 @@ class ArchitectureStream:
         if self._surveys or self._builds or self._grouping.state().pending:
             raise ValueError("the variants of a stream must be chosen before its first group")
         size, state = self._per_shard * self._shards, self._grouping.state()
-        self._grouping = Grouping(size, self._steps, max_nodes, variants, state)
+        self._grouping = Grouping(size, max_nodes, variants, state)
 
     def example(self, survey: Survey) -> Any:
         """Arrays [K, S, ...] of one architecture repeated: right shapes, for compiling ahead.
@@ -151,11 +152,11 @@ class ArchitectureStream:
         Raises:
             ValueError: there is no room for it.
         """
-        size = self._per_shard * self._shards * self._steps
-        arrays = self._submit(survey.variant, (survey.index,) * size).result()
+        indices = (survey.index,) * (self._per_shard * self._shards)
+        arrays = self._submit(survey.variant, indices).result()
         if arrays is None:
             raise ValueError(f"a meta-batch has no room for architecture {survey.index}, M times")
-        return self._own(arrays)
+        return self._stack([arrays] * self._steps)
 
     def describe(self, indices: Sequence[int]) -> list[dict[str, Any]]:
         """Records of architectures, with their index, for a report."""
@@ -169,10 +170,22 @@ class ArchitectureStream:
             self._top_up_builds()
             group, build = self._builds.popleft()
             arrays = build.result()
-            if arrays is not None:
-                state = dataclasses.replace(group.state, unfit_skipped=self._unfit)
-                return MetaBatches(group.variant, group.indices, self._own(arrays), state)
-            self._unfit += 1
+            if arrays is None:
+                self._unfit += 1
+                continue
+            ready = self._ready[group.variant]
+            ready.append((group, arrays))
+            if len(ready) == self._steps:
+                del self._ready[group.variant]
+                indices = tuple(index for taken, _ in ready for index in taken.indices)
+                stacked = self._stack([built for _, built in ready])
+                return MetaBatches(group.variant, indices, stacked, self._state_after(group))
+
+    def _state_after(self, group: Group) -> GroupingState:
+        """Position once this meta-batch has been taken: those that are built but wait count too."""
+        built = [i for ready in self._ready.values() for taken, _ in ready for i in taken.indices]
+        pending = tuple(sorted([*group.state.pending, *built]))
+        return dataclasses.replace(group.state, pending=pending, unfit_skipped=self._unfit)
 
     def _top_up_builds(self) -> None:
         while len(self._builds) <= self._prefetch:
@@ -181,17 +194,17 @@ class ArchitectureStream:
                 return
             self._builds.append((group, self._submit(group.variant, group.indices)))
 
-    def _own(self, arrays: Any) -> Any:
-        """The shards of this host."""
+    def _stack(self, steps: list[Any]) -> Any:
+        """[K, S of this host, ...] from K meta-batches [S, ...]."""
         own = slice(self._host_shards.start, self._host_shards.stop)
-        return tree_util.tree_map(lambda leaf: leaf[:, own], arrays)
+        return tree_util.tree_map(lambda *leaves: np.stack([x[own] for x in leaves]), *steps)
 
     def close(self) -> None:
         """Stops the workers."""
         self._pool.close()
 
     def _next_group(self, wait: bool) -> Group | None:
-        """The next group of the stream; None if not `wait` and its surveys are still running."""
+        """The next meta-batch; None if not `wait` and its surveys are still running."""
         while not self._groups:
             self._top_up_surveys()
             if not wait and not self._surveys[0].done():
@@ -213,8 +226,8 @@ class ArchitectureStream:
             self._surveys.append(self._pool.survey(chunk))
 
     def _submit(self, variant: Hashable, indices: tuple[int, ...]) -> Any:
-        per_shard = np.asarray(indices).reshape(self._steps, self._shards, self._per_shard)
-        return self._pool.build(variant, per_shard.tolist())
+        shards = np.asarray(indices).reshape(self._shards, self._per_shard).tolist()
+        return self._pool.build(variant, shards)
 
 
 class WorkerPool:
@@ -236,9 +249,9 @@ class WorkerPool:
         """Future of the surveys of a chunk of indices."""
         return self._run(_survey_chunk, chunk)
 
-    def build(self, variant: Hashable, indices: list[list[list[int]]]) -> Any:
-        """Future of the arrays [K, S, ...] of indices [K][S][M/S]."""
-        return self._run(_build_group, variant, indices)
+    def build(self, variant: Hashable, shards: list[list[int]]) -> Any:
+        """Future of the arrays [S, ...] of indices [S][M/S]; None without room."""
+        return self._run(_build_shards, variant, shards)
 
     def close(self) -> None:
         """Ends the processes without waiting for work in hand."""
@@ -277,19 +290,12 @@ def _survey_chunk(networks: Networks | None, chunk: Sequence[int]) -> list[Surve
     return [_named(index, networks.survey, index) for index in chunk]
 
 
-def _build_group(
-    networks: Networks | None, variant: Hashable, indices: list[list[list[int]]]
-) -> Any:
+def _build_shards(networks: Networks | None, variant: Hashable, shards: list[list[int]]) -> Any:
     networks = networks or _worker_networks[0]
-    shards = [_named(nets, networks.build, nets, variant) for step in indices for nets in step]
-    if any(shard is None for shard in shards):
+    built = [_named(indices, networks.build, indices, variant) for indices in shards]
+    if any(arrays is None for arrays in built):
         return None
-    lead = (len(indices), len(indices[0]))
-
-    def stack(*leaves: np.ndarray) -> np.ndarray:
-        return np.stack(leaves).reshape(lead + np.shape(leaves[0]))
-
-    return tree_util.tree_map(stack, *shards)
+    return tree_util.tree_map(lambda *leaves: np.stack(leaves), *built)
 
 
 def _named(which: Any, function: Callable[..., Any], *args: Any) -> Any:

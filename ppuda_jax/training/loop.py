@@ -65,7 +65,7 @@ class _Run:
         self.stream = ArchitectureStream(
             task.networks,
             meta_batch_size=settings.meta_batch_size,
-            steps_per_group=settings.steps_per_dispatch,
+            steps_per_dispatch=settings.steps_per_dispatch,
             num_shards=self.topology.num_shards,
             host_shards=self.topology.host_shards,
             max_nodes=settings.max_nodes,
@@ -213,6 +213,9 @@ class _Run:
                 "steps_per_s": speed,
                 "nets_per_s": nets,
                 "programs": self.programs.count,
+                "rare_skipped": self.position.rare_skipped,
+                "large_skipped": self.position.large_skipped,
+                "unfit_skipped": self.position.unfit_skipped,
                 "compiler_calls": self.compiles.calls,
             },
         )

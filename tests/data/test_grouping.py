@@ -19,7 +19,7 @@ def groups_of(grouping, stream):
 
 def test_groups_hold_one_variant_in_stream_order_and_lose_nothing():
     stream = surveys(500)
-    grouping = Grouping(4, 2, max_nodes=10_000)
+    grouping = Grouping(8, max_nodes=10_000)
     groups = groups_of(grouping, stream)
     for group in groups:
         assert len(group.indices) == 8 and list(group.indices) == sorted(group.indices)
@@ -30,7 +30,7 @@ def test_groups_hold_one_variant_in_stream_order_and_lose_nothing():
 
 def test_meta_batches_that_are_too_large_are_dropped_whole():
     stream = surveys(400)
-    grouping = Grouping(4, 1, max_nodes=200)
+    grouping = Grouping(4, max_nodes=200)
     groups = groups_of(grouping, stream)
     assert all(sum(stream[i].num_nodes for i in g.indices) <= 200 for g in groups)
     state = grouping.state()
@@ -40,7 +40,7 @@ def test_meta_batches_that_are_too_large_are_dropped_whole():
 
 def test_other_variants_are_skipped_and_counted():
     stream = surveys(300)
-    grouping = Grouping(4, 1, 10_000, frozenset({"a"}))
+    grouping = Grouping(4, 10_000, frozenset({"a"}))
     assert {g.variant for g in groups_of(grouping, stream)} == {"a"}
     assert grouping.state().rare_skipped == sum(s.variant != "a" for s in stream)
 
@@ -48,15 +48,15 @@ def test_other_variants_are_skipped_and_counted():
 @pytest.mark.parametrize("cut", [0, 3, 10])
 def test_continues_exactly_from_any_group(cut):
     stream = surveys(600)
-    whole = groups_of(Grouping(4, 2, 230), stream)
+    whole = groups_of(Grouping(4, 230), stream)
     state = GroupingState.from_dict(whole[cut].state.to_dict())
-    grouping = Grouping(4, 2, 230, state=state)
+    grouping = Grouping(4, 230, state=state)
     again = [stream[i] for i in state.pending] + stream[state.next_index :]
     assert groups_of(grouping, again) == whole[cut + 1 :]
 
 
 def test_order_is_checked():
-    grouping = Grouping(4, 1, 100)
+    grouping = Grouping(4, 100)
     grouping.feed(Survey(5, "a", 1))
     with pytest.raises(ValueError, match="must be fed in stream order, got 4 after 5"):
         grouping.feed(Survey(4, "a", 1))

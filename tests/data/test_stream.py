@@ -11,7 +11,7 @@ from tests.training.toy import ToyNetworks
 
 
 def open_stream(**options):
-    defaults = dict(meta_batch_size=4, steps_per_group=2, num_shards=2, max_nodes=60, workers=0)
+    defaults = dict(meta_batch_size=4, steps_per_dispatch=2, num_shards=2, max_nodes=60, workers=0)
     return ArchitectureStream(ToyNetworks(), **(defaults | options))
 
 
