@@ -191,8 +191,7 @@ def msa(params: Params, x: jax.Array, *, stride: int = 1) -> jax.Array:
     normed = layer_norm(tokens, scale1, shift1) @ qkv
     query, key, value = (
         part.reshape(batch, -1, HEADS, depth) for part in jnp.split(normed, 3, axis=-1))
-    scores = jnp.einsum("bqhd,bkhd->bhqk", query, key) * depth**-0.5
-    mixed = jnp.einsum("bhqk,bkhd->bqhd", jax.nn.softmax(scores, axis=-1), value)
+    mixed = lowering.attention(query, key, value)
     tokens = mixed.reshape(batch, -1, channels) @ out + out_bias + tokens
     hidden = jax.nn.gelu(layer_norm(tokens, scale2, shift2) @ ff1 + ff1_bias, approximate=False)
     tokens = hidden @ ff2 + ff2_bias + tokens
