@@ -9,6 +9,7 @@ Legend: N nodes, E edges (virtual ones included).
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jraph

@@ -1,0 +1,104 @@
+"""What each primitive does to the description of a value: one rule per primitive, one table.
+
+A rule is called as rule(tracer, eqn, ins) with at least one argument that is no constant, and
+returns the description of the results. `RULES` is the table; `elementwise_rules.default` is for
+the rest.
+"""
+
+from ppuda_jax.graphs import linear_rules, patterns, pools
+from ppuda_jax.graphs.elementwise_rules import (
+    LINEAR_UNARY,
+    binary,
+    default,
+    flatten_joined,
+    output_shape,
+    select,
+    unary,
+)
+from ppuda_jax.graphs.interpret import Interpreter
+from ppuda_jax.graphs.layout_rules import (
+    LAYOUT,
+    concatenate,
+    gather,
+    layout,
+    resized,
+    split,
+    update,
+)
+from ppuda_jax.graphs.values import Act, Joined, Value, Weight, axis_labels, settle
+
+
+def reduce(tracer: Interpreter, eqn, ins: list[Value]) -> Value:
+    """Reductions."""
+    axes = tuple(int(i) for i in eqn.params["axes"])
+    value = ins[0]
+    if isinstance(value, Joined):
+        value = flatten_joined(value)
+    if isinstance(value, Weight):
+        return value.map(lambda v: v.drop(axes))
+    return pools.reduce(value, axes, eqn.primitive.name)
+
+
+def window(tracer: Interpreter, eqn, ins: list[Value]) -> Value:
+    """Pools over windows."""
+    value = next((v for v in ins if isinstance(v, Act)), None)
+    if value is None:
+        return default(tracer, eqn, ins)
+    value = settle(value)
+    sizes = eqn.params.get("window_dimensions", ())
+    wide = [i for i, n in enumerate(sizes) if n > 1]
+    shape = output_shape(eqn)
+    labels = tuple(map(resized, value.labels, shape))
+    if not wide:
+        return value.plain(labels)
+    name = "max" if "max" in eqn.primitive.name or _monoid(eqn) == "max" else "avg"
+    whole = all(shape[i] == 1 and sizes[i] >= value.shape[i] for i in wide)
+    spans = sorted((sizes[i] for i in wide), reverse=True) if len(wide) == 1 else [
+        sizes[i] for i in wide]  # fmt: skip
+    extent = (int(spans[0]), int(spans[1]) if len(spans) > 1 else 1)
+    if name == "avg" and whole and len(wide) > 1:
+        node = tracer.graph.add("glob_avg", patterns.sources(tracer.graph, value))
+    else:
+        kind = f"{name}_pool"
+        node = tracer.graph.add(kind, patterns.sources(tracer.graph, value), extent)
+    if whole and len(wide) > 1:
+        tracer.graph.squeezes.add(node)
+    labels = tuple(
+        axis_labels(f"s{i}" if axis and axis[0].kind == "?" and i in wide else
+                    (axis[0].kind if axis else "?"), n) for i, (axis, n)
+        in enumerate(zip(labels, shape, strict=True)))  # fmt: skip
+    return Act(frozenset((node,)), labels, from_input=value.from_input)
+
+
+def _monoid(eqn) -> str:
+    inner = eqn.params.get("jaxpr")
+    names = [e.primitive.name for e in getattr(inner, "eqns", ())]
+    return "max" if names == ["max"] else "add"
+
+
+RULES = {
+    **{name: unary for name in (*LINEAR_UNARY, "exp", "exp2", "log", "log1p", "expm1", "tanh",
+                                "logistic", "erf", "erfc", "erf_inv", "abs", "sign", "floor",
+                                "ceil", "round", "sin", "cos", "square", "sqrt", "rsqrt",
+                                "cbrt", "integer_pow", "is_finite", "not", "lgamma", "tan",
+                                "asin", "acos", "atan", "sinh", "cosh", "asinh", "acosh",
+                                "atanh", "imag", "conj", "population_count")},
+    **{name: binary for name in ("add", "add_any", "sub", "mul", "div", "max", "min", "pow",
+                                 "rem", "atan2", "nextafter", "eq", "ne", "lt", "le", "gt",
+                                 "ge", "and", "or", "xor")},
+    **{name: layout for name in LAYOUT},
+    **{name: reduce for name in ("reduce_sum", "reduce_max", "reduce_min", "reduce_prod",
+                                 "reduce_and", "reduce_or", "argmax", "argmin")},
+    **{name: window for name in ("reduce_window_max", "reduce_window_min", "reduce_window_sum",
+                                 "reduce_window")},
+    **{name: update for name in ("dynamic_update_slice", "scatter", "scatter-add", "scatter_add",
+                                 "scatter-mul", "scatter-min", "scatter-max")},
+    "select_n": select,
+    "clamp": select,
+    "split": split,
+    "concatenate": concatenate,
+    "gather": gather,
+    "dot_general": linear_rules.dot_general,
+    "conv_general_dilated": linear_rules.conv,
+}  # fmt: skip
+"""Rule by primitive name."""

@@ -1,0 +1,265 @@
+"""`trace`: any JAX function to a graph, from its jaxpr alone.
+
+The function is traced on abstract values (nothing is computed or allocated), its jaxpr is
+walked (`graphs.interpret`) with one rule per primitive (`graphs.jaxpr_rules`), and the nodes
+that are found are closed into an `ArchGraph` (`graphs.builder`). Names of modules and
+parameters play no role. What counts as a node: paper, section 2.1 and appendix A.1.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jraph
+import numpy as np
+
+from ppuda_jax.graphs import patterns
+from ppuda_jax.graphs.arch_graph import ArchGraph
+from ppuda_jax.graphs.builder import INPUT, GraphBuilder
+from ppuda_jax.graphs.constants import constant
+from ppuda_jax.graphs.elementwise_rules import default
+from ppuda_jax.graphs.interpret import Interpreter
+from ppuda_jax.graphs.jaxpr_rules import RULES
+from ppuda_jax.graphs.layout import View
+from ppuda_jax.graphs.param_tree import ParamTree, is_array, param_tree
+from ppuda_jax.graphs.values import Act, Const, Weight, axis_labels
+
+_DATA_DEPENDENT = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.NonConcreteBooleanIndexError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TraceSource:
+    """What a graph was traced from.
+
+    Attributes:
+      tree: the parameter pytree.
+      apply_fn: the traced function.
+      variables: abstract variables.
+      inputs: abstract inputs.
+    """
+
+    tree: ParamTree
+    apply_fn: Callable[..., Any]
+    variables: Any
+    inputs: Any
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, TraceSource) and self.tree == other.tree and (
+            self.apply_fn == other.apply_fn)  # fmt: skip
+
+    def __hash__(self) -> int:
+        return hash(self.tree)
+
+
+def trace(apply_fn: Callable[..., Any], variables: Any, inputs: Any) -> jraph.GraphsTuple:
+    """Builds the graph of a network.
+
+    Args:
+      apply_fn: the network as a pure function, called as `apply_fn(variables, inputs)`, or as
+        `apply_fn(variables, *inputs)` for a tuple of inputs; returns one array.
+      variables: `{"params": params, ...}`, where further collections (batch statistics) are
+        constants, or any other pytree, which then holds the parameters. Arrays or
+        `jax.ShapeDtypeStruct`; other leaves (functions, numbers) are kept as they are.
+      inputs: one array or `jax.ShapeDtypeStruct`, or a pytree of them.
+
+    Returns:
+      GraphsTuple as described in `graphs.graphs_tuple`; bindings of every parameter, or the
+      reason why it has none, travel with it.
+
+    Raises:
+      ValueError: for functions, variables or inputs from which no graph can be made.
+    """
+    return trace_graph(apply_fn, variables, inputs).to_graphs_tuple()
+
+
+def trace_graph(apply_fn: Callable[..., Any], variables: Any, inputs: Any) -> ArchGraph:
+    """As `trace`, without virtual edges.
+
+    Args:
+      apply_fn: see `trace`.
+      variables: see `trace`.
+      inputs: see `trace`.
+
+    Returns:
+      The graph.
+
+    Raises:
+      ValueError: see `trace`.
+    """
+    if not callable(apply_fn):
+        raise ValueError(
+            f"apply_fn must be a function of (variables, inputs), received {type(apply_fn)}: "
+            "pass net.apply or a lambda around the model."
+        )
+    params, rebuild, others = _separate(variables)
+    tree, leaves = param_tree(params)
+    _check_leaves(tree)
+    arrays, static_inputs = _arrays(inputs)
+    if not arrays:
+        raise ValueError(
+            f"inputs must hold at least one array or ShapeDtypeStruct, received {type(inputs)}."
+        )
+    state, rebuild_state = _arrays(others)
+
+    def flat(leaves, state, arrays):
+        full = rebuild(tree.unflatten(dict(zip(tree.paths, leaves, strict=True))),
+                       rebuild_state(state))  # fmt: skip
+        given = static_inputs(arrays)
+        return apply_fn(full, *given) if type(given) is tuple else apply_fn(full, given)
+
+    closed, result = _make_jaxpr(flat, [_abstract(x) for x in leaves],
+                                 [_abstract(x) for x in state],
+                                 [_abstract(x) for x in arrays])  # fmt: skip
+    outputs = [leaf for leaf in jax.tree_util.tree_leaves(result) if is_array(leaf)]
+    if len(outputs) != 1:
+        raise ValueError(
+            f"apply_fn must return one array, received {len(outputs)}: wrap it so that it "
+            "returns the logits only, e.g. lambda v, x: net.apply(v, x)[0]."
+        )
+    source = TraceSource(tree, apply_fn, _skeleton(variables), _skeleton(inputs))
+    return _interpret(closed, tree, len(state), outputs[0].shape, source)
+
+
+def _interpret(closed, tree: ParamTree, num_state: int, shape, source) -> ArchGraph:
+    graph = GraphBuilder(tree)
+    args: list[Any] = []
+    for leaf, leaf_shape in enumerate(tree.shapes):
+        if np.dtype(_numpy_name(tree.dtypes[leaf])).kind in "fc":
+            args.append(Weight(View.of_leaf(leaf, leaf_shape)))
+        else:
+            graph.refuse(leaf, f"its dtype is {tree.dtypes[leaf]}: only floating point is learnt")
+            args.append(Const(leaf_shape))
+    invars = closed.jaxpr.invars
+    for var in invars[len(args) : len(args) + num_state]:
+        args.append(Const(tuple(var.aval.shape), statistic=bool(var.aval.shape)))
+    for var in invars[len(args) :]:
+        args.append(Act(frozenset((INPUT,)), _input_labels(var.aval)))
+    consts = [constant(value) for value in closed.consts]
+    tracer = Interpreter(graph, RULES, default)
+    (output,) = tracer.run(closed.jaxpr, consts, args)
+    if not isinstance(output, Act) or not output.from_input:
+        raise ValueError(
+            "the result of apply_fn does not depend on the inputs: check that the function "
+            "uses its second argument."
+        )
+    sources = patterns.sources(graph, output)
+    classes = int(shape[-1]) if len(shape) in (1, 2) else None
+    return graph.finish(sources, classes, source)
+
+
+def _input_labels(aval):
+    shape = tuple(aval.shape)
+    whole = np.dtype(aval.dtype).kind in "iub" if hasattr(aval.dtype, "kind") else False
+    if whole and len(shape) <= 2:
+        kinds = ["b", "s0"] if len(shape) == 2 else ["s0"]
+    else:
+        kinds = ["b" if i == 0 and len(shape) > 1 else "?" for i in range(len(shape))]
+    return tuple(axis_labels(kind, n) for kind, n in zip(kinds, shape, strict=False))
+
+
+def _numpy_name(dtype: str) -> str:
+    return "float32" if dtype.startswith(("bfloat", "float")) else (
+        dtype if dtype.startswith(("int", "uint", "bool", "complex")) else "uint32")  # fmt: skip
+
+
+def _separate(variables: Any):
+    """Splits variables into parameters and the rest, with a function that joins them."""
+    if isinstance(variables, Mapping) and "params" in variables:
+        others = {key: value for key, value in variables.items() if key != "params"}
+        kind = type(variables)
+
+        def rebuild(params, rest):
+            joined = {key: params if key == "params" else rest[key] for key in variables}
+            return joined if kind is dict else kind(joined)
+
+        return variables["params"], rebuild, others
+    return variables, lambda params, rest: params, {}
+
+
+def _arrays(tree: Any):
+    """The array leaves of a pytree, and a function that puts others in their place."""
+    leaves, treedef = jax.tree_util.tree_flatten(tree)
+
+    def rebuild(arrays):
+        rest = iter(arrays)
+        return jax.tree_util.tree_unflatten(
+            treedef, [next(rest) if is_array(leaf) else leaf for leaf in leaves]
+        )
+
+    return [leaf for leaf in leaves if is_array(leaf)], rebuild
+
+
+def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+
+
+def _skeleton(tree: Any) -> Any:
+    return jax.tree_util.tree_map(lambda x: _abstract(x) if is_array(x) else x, tree)
+
+
+def _check_leaves(tree: ParamTree) -> None:
+    if not tree.paths:
+        raise ValueError(
+            "the model has no parameters: variables must be {'params': ...} or a pytree with "
+            "at least one floating-point array."
+        )
+    if not any(_numpy_name(dtype) == "float32" for dtype in tree.dtypes):
+        found = sorted(set(tree.dtypes))
+        raise ValueError(
+            f"parameters must be floating point, received only {found}: cast integer "
+            "parameters, or move them out of the parameters."
+        )
+
+
+def _make_jaxpr(function, leaves, state, arrays):
+    try:
+        return jax.make_jaxpr(function, return_shape=True)(leaves, state, arrays)
+    except _DATA_DEPENDENT as error:
+        raise ValueError(
+            "apply_fn cannot be traced because shapes or control flow depend on the data "
+            f"({type(error).__name__}): use jnp.where, lax.cond or fixed sizes instead. {error}"
+        ) from error
+    except Exception as error:
+        shapes = [tuple(a.shape) for a in arrays]
+        raise ValueError(
+            f"apply_fn failed on inputs of shape {shapes}: check their rank and layout "
+            f"against what the model expects. {type(error).__name__}: {error}"
+        ) from error
+
+
+def check_apply_fn(source: TraceSource, apply_fn: Callable[..., Any]) -> None:
+    """Checks that a graph belongs to a function.
+
+    The same function passes at once; another one is traced and must give the same jaxpr
+    graph.
+
+    Args:
+      source: what the graph was traced from.
+      apply_fn: the function at hand.
+
+    Raises:
+      ValueError: if the function gives another graph.
+    """
+    if apply_fn is source.apply_fn or apply_fn == source.apply_fn:
+        return
+    repair = "trace the function that is passed, or pass the one that was traced."
+    try:
+        graph = trace_graph(apply_fn, source.variables, source.inputs)
+        original = trace_graph(source.apply_fn, source.variables, source.inputs)
+    except ValueError as error:
+        raise ValueError(
+            f"the graph was traced from another apply_fn: {repair} ({error})"
+        ) from error
+    same = (
+        np.array_equal(graph.primitive, original.primitive)
+        and np.array_equal(graph.edges, original.edges)
+        and tuple(graph.bindings) == tuple(original.bindings)
+    )
+    if not same:
+        raise ValueError(f"the graph was traced from another apply_fn: {repair}")
