@@ -1,0 +1,192 @@
+"""The sweeps by blocks against the same sweeps one node after the other, on random graphs."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import Mesh, PartitionSpec
+
+from ppuda_jax.ghn import triangular
+from ppuda_jax.ghn.config import GHNConfig
+from ppuda_jax.ghn.gated_gnn import GatedGNN
+
+CONFIGS = {
+    "virtual": GHNConfig(hid=8, virtual_edges=50),
+    "short": GHNConfig(hid=8, virtual_edges=3),
+    "real": GHNConfig(hid=8, virtual_edges=1),
+}
+
+
+def _random_distance(rng, nodes, density):
+    """Shortest paths [N, N] of a random graph with edges from lower to higher nodes."""
+    distance = np.triu(rng.random((nodes, nodes)) < density, 1).astype(np.uint8)
+    for length in range(1, nodes):  # paths of length + 1 = path of length, then an edge
+        longer = (distance == length).astype(int) @ (distance == 1).astype(int) > 0
+        distance[longer & (distance == 0)] = length + 1
+    return distance
+
+
+def _random_levels(rng, distance, steps, width, padding):
+    """A schedule of up to W nodes a step that no other waits for, at random places."""
+    levels, left = np.full((steps, width), padding, np.int32), set(range(len(distance)))
+    for row in levels:
+        ready = [v for v in sorted(left) if not left & set(np.flatnonzero(distance[:, v]))]
+        chosen = rng.permutation(ready)[: rng.integers(1, width + 1)]
+        row[rng.permutation(width)[: len(chosen)]] = chosen
+        left -= set(chosen.tolist())
+    return levels
+
+
+def _case(config, width, seed=0, sizes=(17, 11, 1), nodes=20, steps=24, density=0.15):
+    """Padded graphs of several sizes, some with nodes without edges; states; weights."""
+    rng = np.random.default_rng(seed)
+    distance = np.zeros((len(sizes), nodes, nodes), np.uint8)
+    levels = np.full((len(sizes), steps, width), nodes, np.int32)
+    for index, size in enumerate(sizes):
+        paths = _random_distance(rng, size, density)
+        distance[index, :size, :size] = paths
+        levels[index] = _random_levels(rng, paths, steps, width, nodes)
+    state = jax.random.normal(jax.random.key(seed), (len(sizes), nodes, config.hid))
+    theta = GatedGNN(config).init(jax.random.key(1), state, distance, levels)
+    return theta, state, distance, levels
+
+
+def _dense(weights, x):
+    return x @ weights["kernel"] + weights["bias"][None]
+
+
+def _mlp(weights, x):
+    return jax.nn.relu(_dense(weights["dense_1"], jax.nn.relu(_dense(weights["dense_0"], x))))
+
+
+def _one_by_one(theta, state, distance, max_distance):
+    """Both sweeps over one graph, [N, D], node by node as in the specification."""
+    weights, nodes = theta["params"], len(distance)
+    for order, paths in ((range(nodes), distance), (range(nodes)[::-1], distance.T)):
+        for node in order:
+            steps = paths[:, node]
+            message = (steps == 1).astype(np.float32)[None] @ _mlp(weights["mlp"], state)
+            if max_distance > 1:
+                linked = (steps > 0) & (steps <= max_distance)
+                weight = np.where(linked, 1 / np.maximum(steps, 1.0), 0).astype(np.float32)
+                message += weight[None] @ _mlp(weights["mlp_sp"], state)
+            old = state[node][None]
+            r_m, z_m, n_m = jnp.split(_dense(weights["gru_input"], message), 3, axis=1)
+            r_h, z_h, n_h = jnp.split(_dense(weights["gru_hidden"], old), 3, axis=1)
+            z = jax.nn.sigmoid(z_m + z_h)
+            new = (1 - z) * jnp.tanh(n_m + jax.nn.sigmoid(r_m + r_h) * n_h) + z * old
+            state = state.at[node].set(new[0])
+    return state
+
+
+def _assert_same_as_one_by_one(config, theta, state, distance, levels):
+    sizes = [len(set(rows.ravel()) - {state.shape[1]}) for rows in levels]
+    weight = np.random.default_rng(0).normal(size=state.shape).astype(np.float32)
+
+    def fast(theta, state):
+        h = GatedGNN(config).apply(theta, state, distance, levels)
+        h = [h[b, :n] for b, n in enumerate(sizes)]
+        return sum(jnp.sum(rows * weight[b, : len(rows)]) for b, rows in enumerate(h)), h
+
+    def slow(theta, state):
+        h = [
+            _one_by_one(theta, state[b, :n], distance[b, :n, :n], config.virtual_edges)
+            for b, n in enumerate(sizes)
+        ]
+        return sum(jnp.sum(rows * weight[b, : len(rows)]) for b, rows in enumerate(h)), h
+
+    results = [
+        jax.jit(jax.value_and_grad(f, (0, 1), has_aux=True))(theta, state) for f in (fast, slow)
+    ]
+    for one, other in zip(*map(jax.tree.leaves, results), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("width", [1, 3])
+@pytest.mark.parametrize("name", sorted(CONFIGS))
+def test_blocks_equal_one_node_at_a_time_with_gradients(name, width, monkeypatch):
+    monkeypatch.setattr(triangular, "BLOCK_STEPS", 4)  # several blocks and tiles
+    monkeypatch.setattr(triangular, "TILE", 5)
+    _assert_same_as_one_by_one(CONFIGS[name], *_case(CONFIGS[name], width, seed=width))
+
+
+@pytest.mark.parametrize("block_steps, tile, unroll", [(1, 1, 1), (5, 64, 2), (16, 128, 4)])
+def test_block_sizes_do_not_matter(block_steps, tile, unroll, monkeypatch):
+    monkeypatch.setattr(triangular, "BLOCK_STEPS", block_steps)
+    monkeypatch.setattr(triangular, "TILE", tile)
+    monkeypatch.setattr(triangular, "UNROLL", unroll)
+    config = CONFIGS["virtual"]
+    _assert_same_as_one_by_one(config, *_case(config, 2, seed=5, sizes=(8, 13), density=0.3))
+
+
+def test_padding_has_no_influence():
+    config = CONFIGS["virtual"]
+    theta, state, distance, levels = _case(config, 2, seed=2)
+    run = functools.partial(GatedGNN(config).apply, theta)
+    want = run(state, distance, levels)[1:2, :11]
+    pad = ((0, 0), (0, 30), (0, 0))
+    wide_levels = np.pad(np.where(levels == 20, 50, levels), pad, constant_values=50)
+    wide_distance = np.pad(distance, (*pad[:2], (0, 30)))
+    wide_state = jnp.pad(state, pad, constant_values=7.0)
+    alone = run(wide_state[1:2], wide_distance[1:2], wide_levels[1:2])[:, :11]
+    np.testing.assert_allclose(alone, want, rtol=1e-5, atol=1e-6)
+
+
+def test_one_trace_serves_all_lengths_and_the_loop_is_as_long_as_the_schedule():
+    config = CONFIGS["virtual"]
+    traces = []
+
+    @jax.jit
+    def run(theta, state, distance, levels):
+        traces.append(levels.shape)
+        order = triangular.make_order(distance, levels)
+        return GatedGNN(config).apply(theta, state, distance, levels), order.blocks
+
+    for seed, size in enumerate((1, 10, 20)):
+        case = _case(config, 1, seed=seed, sizes=(size, 1), nodes=32, steps=64)
+        _, blocks = run(*case)
+        assert int(blocks) == -(-size // triangular.BLOCK_STEPS)
+    assert len(traces) == 1
+
+
+def test_runs_in_shard_map_and_scan():
+    config = CONFIGS["virtual"]
+    theta, state, distance, levels = _case(config, 2, seed=4, sizes=(9, 6))
+
+    def gradient(theta, state, distance, levels):
+        def loss(theta):
+            return jnp.sum(GatedGNN(config).apply(theta, state, distance, levels)[:, :6] ** 2)
+
+        _, grads = jax.lax.scan(lambda c, _: (c, jax.grad(loss)(theta)), 0, None, length=2)
+        return jax.tree.map(lambda g: g[1], grads)
+
+    def shard(*args):
+        return jax.lax.psum(gradient(*args), "meta_batch")
+
+    split = PartitionSpec("meta_batch")
+    mapped = jax.shard_map(
+        shard,
+        mesh=Mesh(np.asarray(jax.devices()[:2]), ("meta_batch",)),
+        in_specs=(PartitionSpec(), split, split, split),
+        out_specs=PartitionSpec(),
+        check_vma=False,
+    )
+    results = [jax.jit(f)(theta, state, distance, levels) for f in (gradient, mapped)]
+    for one, other in zip(*map(jax.tree.leaves, results), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
+
+
+def test_message_weights_follow_the_reference():
+    distance = jnp.array([0, 1, 2, 5], jnp.uint8)
+    real, virtual = triangular.message_weights(distance, 4)
+    np.testing.assert_allclose(real, [0, 1, 0, 0])
+    np.testing.assert_allclose(virtual, [0, 1, 0.5, 0])
+    assert len(triangular.message_weights(distance, 1)) == 1
+
+
+def test_shapes_that_do_not_fit_are_refused():
+    theta, state, distance, levels = _case(CONFIGS["virtual"], 2)
+    with pytest.raises(AssertionError, match="shape"):
+        GatedGNN(CONFIGS["virtual"]).apply(theta, state, distance[:, 1:], levels)
