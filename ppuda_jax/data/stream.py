@@ -18,6 +18,7 @@ import threading
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any, Protocol
 
+import jax
 import numpy as np
 from jax import tree_util
 
@@ -270,7 +271,8 @@ _worker_networks: list[Networks] = []  # set once in each worker process
 
 
 def _start_worker(networks: Networks) -> None:
-    """Runs first in every worker: lower priority, no interrupts, ends with its parent."""
+    """Runs first in every worker: no accelerator, low priority, no interrupts, no orphans."""
+    jax.config.update("jax_platforms", "cpu")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.nice(5)

@@ -83,6 +83,7 @@ def settings(**changes: Any) -> TrainConfig:
         checkpoint_every=6,
         log_every=4,
         probe_archs=16,
+        max_variants=1,
         arch_workers=0,
         num_devices=1,
         compilation_cache=None,
