@@ -6,6 +6,7 @@ bit for bit (unless its schedule follows the clock, `time_limit_s`).
 """
 
 import collections
+import dataclasses
 import json
 import pathlib
 import time
@@ -77,8 +78,7 @@ class _Run:
         self.programs = StepPrograms(task.loss_for, task.images, settings, self.topology)
         log_dir = settings.workdir if self.topology.is_primary else None
         self.log = MetricsLog(log_dir, self.total, self.step)
-        self.in_flight: collections.deque[tuple[int, tuple[int, ...], Metrics]]
-        self.in_flight = collections.deque()
+        self.in_flight: collections.deque[tuple[int, MetaBatches, Metrics]] = collections.deque()
         self.offending: collections.deque[tuple[int, tuple[int, ...]]]
         self.offending = collections.deque(maxlen=settings.max_nonfinite)
         self.line_step, self.line_time = self.step, time.monotonic()
@@ -164,7 +164,8 @@ class _Run:
         self.state, metrics = self.programs.run(
             group.variant, self.state, self.resident, networks, batches, rates
         )
-        self.in_flight.append((self.step, group.indices, metrics))
+        group = dataclasses.replace(group, arrays=None)
+        self.in_flight.append((self.step, group, metrics))
         before, self.step, self.position = self.step, steps.stop, group.state
         self._drain(_IN_FLIGHT)
         if self._passed(before, self.settings.eval_every):
@@ -182,19 +183,19 @@ class _Run:
     def _drain(self, left: int) -> None:
         """Fetches the metrics of all but the newest `left` dispatches; they may stop the run."""
         while len(self.in_flight) > left:
-            first, indices, metrics = self.in_flight.popleft()
+            first, group, metrics = self.in_flight.popleft()
             host = parallel.to_host(metrics)
-            size = len(indices) // len(host["loss"])
+            size = self.settings.meta_batch_size
             for k in range(len(host["loss"])):
                 row = {name: values[k] for name, values in host.items()}
                 self.window.add(row)
                 if not row["finite"]:
-                    self.offending.append((first + k, indices[k * size : (k + 1) * size]))
+                    self.offending.append((first + k, group.indices[k * size : (k + 1) * size]))
                 if row["skipped_in_a_row"] >= self.settings.max_nonfinite:
                     self._stop_non_finite(int(row["skipped_in_a_row"]))
-                self._log_step(first + k + 1, row)
+                self._log_step(first + k + 1, row, group.state)
 
-    def _log_step(self, step: int, row: Mapping[str, Any]) -> None:
+    def _log_step(self, step: int, row: Mapping[str, Any], position: GroupingState) -> None:
         speed = (step - self.line_step) / max(1e-9, time.monotonic() - self.line_time)
         nets = speed * self.settings.meta_batch_size
         shown = {"loss": f"{row['loss']:.3f}", "acc": f"{row.get('accuracy', 0):.3f}"}
@@ -213,9 +214,9 @@ class _Run:
                 "steps_per_s": speed,
                 "nets_per_s": nets,
                 "programs": self.programs.count,
-                "rare_skipped": self.position.rare_skipped,
-                "large_skipped": self.position.large_skipped,
-                "unfit_skipped": self.position.unfit_skipped,
+                "rare_skipped": position.rare_skipped,
+                "large_skipped": position.large_skipped,
+                "unfit_skipped": position.unfit_skipped,
                 "compiler_calls": self.compiles.calls,
             },
         )
