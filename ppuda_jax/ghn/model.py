@@ -9,11 +9,15 @@ Legend: `B` meta-batch, `N` nodes, `D` node embedding, `V` nodes that are decode
 
 from __future__ import annotations
 
+import functools
+import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from ppuda_jax.ghn.config import GHNConfig
 from ppuda_jax.ghn.decoders import DECODER_CLASSES, Index, Layout, VectorDecoder
@@ -112,22 +116,25 @@ class GHN(nn.Module):
         return self.vector_decoder(h)
 
     def touch(self) -> jax.Array:
-        """Calls every part once on made-up inputs, so that `init` creates all parameters."""
-        h = self.embedding(jnp.zeros((1, 1), jnp.int32), jnp.zeros((1, 1, 4), jnp.int32))
+        """Uses every part once on made-up inputs, so that `init` creates all parameters."""
+        h = self.embedding(jnp.zeros((1,), jnp.int32), jnp.zeros((1, 4), jnp.int32))
         if self.config.hypernet == "mlp":
             h = self.gnn(h)
-        else:
-            h = self.gnn(h, jnp.zeros((1, 1, 1), jnp.uint8), jnp.zeros((1, 1, 1), jnp.int32))
+        else:  # its parameters alone: compiling the sweeps would take longer than all the rest
+            h = self.gnn.gru_hidden(h)[:, : h.shape[1]] + self.gnn.node_function().gru_bias[0]
         if self.config.layernorm:
             h = self.layer_norm(h)
         zero = jnp.zeros((1,), jnp.int32)
-        blocks = self.decode_taps(h[0], zero, zero, [0], [0], kernel_size=(1, 1))
-        vectors = self.decode_vectors(h[0]).sum() + self.decode_class_bias(h[0]).sum()
-        return blocks.sum() + vectors + self.decode_class_kernel(h[0], [0]).sum()
+        blocks = self.decode_taps(h, zero, zero, [0], [0], kernel_size=(1, 1))
+        vectors = self.decode_vectors(h).sum() + self.decode_class_bias(h).sum()
+        return blocks.sum() + vectors + self.decode_class_kernel(h, [0]).sum()
 
 
 def init_theta(config: GHNConfig, key: jax.Array) -> dict[str, Any]:
-    """Fresh parameters of a graph hypernetwork, drawn as the reference draws them.
+    """Fresh parameters of a graph hypernetwork, distributed as the reference's.
+
+    The distributions are those of `GHN.init`; all leaves are cut from two draws, because
+    compiling a draw per leaf takes seconds.
 
     Args:
       config: the hypernetwork.
@@ -136,4 +143,33 @@ def init_theta(config: GHNConfig, key: jax.Array) -> dict[str, Any]:
     Returns:
       theta, to be used as `GHN(config).apply({"params": theta}, ...)`.
     """
-    return jax.jit(lambda key: GHN(config).init(key, method=GHN.touch))(key)["params"]
+    return _initialiser(config)(key)
+
+
+@functools.lru_cache(maxsize=16)
+def _initialiser(config: GHNConfig) -> Callable[[jax.Array], dict[str, Any]]:
+    """Compiled `init_theta` of one configuration."""
+    init = functools.partial(GHN(config).init, method=GHN.touch)
+    flat = flatten_dict(jax.eval_shape(init, jax.random.key(0))["params"])
+    size = sum(leaf.size for leaf in flat.values())
+
+    def draw(key: jax.Array) -> dict[str, Any]:
+        normal_key, uniform_key = jax.random.split(key)
+        tables = sum(leaf.size for path, leaf in flat.items() if path[0] == "embedding")
+        normal = jax.random.normal(normal_key, (tables,))
+        uniform = jax.random.uniform(uniform_key, (size - tables,), minval=-1.0, maxval=1.0)
+        theta, taken = {}, {"normal": 0, "uniform": 0}
+        for path, leaf in flat.items():
+            if path[0] == "layer_norm":
+                theta[path] = jnp.full(leaf.shape, float(path[-1] == "scale"))
+                continue
+            name = "normal" if path[0] == "embedding" else "uniform"
+            source = normal if name == "normal" else uniform
+            values = source[taken[name] : taken[name] + leaf.size].reshape(leaf.shape)
+            taken[name] += leaf.size
+            if name == "uniform":  # bounded by the fan-in of the layer, bias included
+                values /= math.sqrt(flat[(*path[:-1], "kernel")].shape[0])
+            theta[path] = values
+        return unflatten_dict(theta)
+
+    return jax.jit(draw)
