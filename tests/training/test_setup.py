@@ -1,0 +1,46 @@
+"""From settings to a task."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from ppuda_jax.ghn import config as ghn_configs
+from ppuda_jax.training import setup
+from ppuda_jax.training.config import TrainConfig
+
+
+@pytest.mark.parametrize(
+    ("model", "size", "preset"),
+    [
+        ("ghn1", 32, ghn_configs.ghn1_cifar10),
+        ("ghn2", 32, ghn_configs.ghn2_cifar10),
+        ("mlp", 32, ghn_configs.mlp_cifar10),
+        ("ghn2", 224, ghn_configs.ghn2_imagenet),
+    ],
+)
+def test_models_are_the_published_ones(model, size, preset):
+    classes = 10 if size == 32 else 1000
+    assert setup.ghn_config(TrainConfig(model=model), size, classes) == preset()
+
+
+def test_a_task_on_digits():
+    task = setup.deepnets_task(TrainConfig(dataset="digits", batch_size=16, hidden=8, seed=4))
+    assert task.record["metadata"] == {"dataset": "digits", "num_classes": 10, "image_size": 32}
+    assert task.record["ghn"]["hid"] == 8
+    assert task.images.num_images == 1295
+    survey = task.networks.survey(0)
+    arrays = task.networks.build([0], survey.variant)
+    assert all(isinstance(leaf, np.ndarray | np.generic) for leaf in jax.tree.leaves(arrays))
+    assert task.networks.seed == 4
+
+
+def test_equal_settings_start_equal():
+    settings = TrainConfig(dataset="digits", batch_size=16, hidden=8)
+    thetas = [
+        setup.deepnets_task(dataclasses.replace(settings, seed=seed)).theta for seed in (1, 1, 2)
+    ]
+    leaves = [np.concatenate([np.ravel(x) for x in jax.tree.leaves(t)]) for t in thetas]
+    np.testing.assert_array_equal(leaves[0], leaves[1])
+    assert not np.array_equal(leaves[0], leaves[2])
