@@ -39,7 +39,7 @@ def _random_levels(rng, distance, steps, width, padding):
     return levels
 
 
-def _case(config, width, seed=0, sizes=(17, 11, 1), nodes=20, steps=24, density=0.15):
+def _case(config, width, seed=0, sizes=(10, 6, 1), nodes=12, steps=14, density=0.25):
     """Padded graphs of several sizes, some with nodes without edges; states; weights."""
     rng = np.random.default_rng(seed)
     distance = np.zeros((len(sizes), nodes, nodes), np.uint8)
@@ -49,8 +49,16 @@ def _case(config, width, seed=0, sizes=(17, 11, 1), nodes=20, steps=24, density=
         distance[index, :size, :size] = paths
         levels[index] = _random_levels(rng, paths, steps, width, nodes)
     state = jax.random.normal(jax.random.key(seed), (len(sizes), nodes, config.hid))
-    theta = GatedGNN(config).init(jax.random.key(1), state, distance, levels)
-    return theta, state, distance, levels
+    return _theta(config), state, distance, levels
+
+
+@functools.cache
+def _theta(config):
+    def init(key):
+        distance, levels = jnp.zeros((1, 1, 1), jnp.uint8), jnp.zeros((1, 1, 1), jnp.int32)
+        return GatedGNN(config).init(key, jnp.zeros((1, 1, config.hid)), distance, levels)
+
+    return jax.jit(init)(jax.random.key(1))
 
 
 def _dense(weights, x):
@@ -97,40 +105,38 @@ def _assert_same_as_one_by_one(config, theta, state, distance, levels):
         ]
         return sum(jnp.sum(rows * weight[b, : len(rows)]) for b, rows in enumerate(h)), h
 
-    results = [
-        jax.jit(jax.value_and_grad(f, (0, 1), has_aux=True))(theta, state) for f in (fast, slow)
-    ]
+    run = functools.partial(jax.value_and_grad, argnums=(0, 1), has_aux=True)
+    results = [jax.jit(run(fast))(theta, state), run(slow)(theta, state)]
     for one, other in zip(*map(jax.tree.leaves, results), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("width", [1, 3])
-@pytest.mark.parametrize("name", sorted(CONFIGS))
+@pytest.mark.parametrize("name, width", [("virtual", 1), ("virtual", 3), ("short", 2), ("real", 3)])
 def test_blocks_equal_one_node_at_a_time_with_gradients(name, width, monkeypatch):
-    monkeypatch.setattr(triangular, "BLOCK_STEPS", 4)  # several blocks and tiles
-    monkeypatch.setattr(triangular, "TILE", 5)
+    monkeypatch.setattr(triangular, "BLOCK_STEPS", 3)  # several blocks and tiles
+    monkeypatch.setattr(triangular, "TILE", 4)
+    monkeypatch.setattr(triangular, "UNROLL", 1)  # compiles faster
     _assert_same_as_one_by_one(CONFIGS[name], *_case(CONFIGS[name], width, seed=width))
 
 
-@pytest.mark.parametrize("block_steps, tile, unroll", [(1, 1, 1), (5, 64, 2), (16, 128, 4)])
-def test_block_sizes_do_not_matter(block_steps, tile, unroll, monkeypatch):
-    monkeypatch.setattr(triangular, "BLOCK_STEPS", block_steps)
-    monkeypatch.setattr(triangular, "TILE", tile)
-    monkeypatch.setattr(triangular, "UNROLL", unroll)
+def test_block_sizes_do_not_matter(monkeypatch):
+    monkeypatch.setattr(triangular, "BLOCK_STEPS", 5)
+    monkeypatch.setattr(triangular, "TILE", 64)
+    monkeypatch.setattr(triangular, "UNROLL", 2)
     config = CONFIGS["virtual"]
-    _assert_same_as_one_by_one(config, *_case(config, 2, seed=5, sizes=(8, 13), density=0.3))
+    _assert_same_as_one_by_one(config, *_case(config, 2, seed=5, sizes=(5, 8)))
 
 
 def test_padding_has_no_influence():
     config = CONFIGS["virtual"]
     theta, state, distance, levels = _case(config, 2, seed=2)
-    run = functools.partial(GatedGNN(config).apply, theta)
-    want = run(state, distance, levels)[1:2, :11]
+    run = jax.jit(functools.partial(GatedGNN(config).apply, theta))
+    want = run(state, distance, levels)[1:2, :6]
     pad = ((0, 0), (0, 30), (0, 0))
-    wide_levels = np.pad(np.where(levels == 20, 50, levels), pad, constant_values=50)
+    wide_levels = np.pad(np.where(levels == 12, 42, levels), pad, constant_values=42)
     wide_distance = np.pad(distance, (*pad[:2], (0, 30)))
     wide_state = jnp.pad(state, pad, constant_values=7.0)
-    alone = run(wide_state[1:2], wide_distance[1:2], wide_levels[1:2])[:, :11]
+    alone = run(wide_state[1:2], wide_distance[1:2], wide_levels[1:2])[:, :6]
     np.testing.assert_allclose(alone, want, rtol=1e-5, atol=1e-6)
 
 
@@ -151,7 +157,8 @@ def test_one_trace_serves_all_lengths_and_the_loop_is_as_long_as_the_schedule():
     assert len(traces) == 1
 
 
-def test_runs_in_shard_map_and_scan():
+def test_runs_in_shard_map_and_scan(monkeypatch):
+    monkeypatch.setattr(triangular, "UNROLL", 1)  # compiles faster
     config = CONFIGS["virtual"]
     theta, state, distance, levels = _case(config, 2, seed=4, sizes=(9, 6))
 
