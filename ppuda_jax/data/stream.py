@@ -11,6 +11,7 @@ Legend: `M` networks of a meta-batch, `K` meta-batches of a dispatch, `S` shards
 import collections
 import concurrent.futures
 import dataclasses
+import itertools
 import multiprocessing
 import os
 import signal
@@ -121,20 +122,18 @@ class ArchitectureStream:
         self._builds: collections.deque[tuple[Group, Any]] = collections.deque()
         self._ready: dict[Hashable, list[tuple[Group, Any]]] = collections.defaultdict(list)
 
-    def probe(self, count: int) -> list[tuple[Hashable, Survey, int]]:
+    def probe(self, count: int) -> list[tuple[Hashable, list[Survey]]]:
         """Looks at the first `count` architectures of the stream, whatever its position.
 
         Returns:
-            (variant, its smallest architecture, its number), most frequent first; ties by index.
+            (variant, its architectures in stream order), most frequent first; ties by index.
         """
         chunks = [range(i, min(i + _CHUNK, count)) for i in range(0, count, _CHUNK)]
-        surveys = [s for f in [self._pool.survey(c) for c in chunks] for s in f.result()]
-        counts = collections.Counter(s.variant for s in surveys)
-        smallest: dict[Hashable, Survey] = {}
-        for survey in sorted(surveys, key=lambda s: (s.num_nodes, s.index)):
-            smallest.setdefault(survey.variant, survey)
-        found = [(variant, survey, counts[variant]) for variant, survey in smallest.items()]
-        return sorted(found, key=lambda row: (-row[2], row[1].index))
+        found: dict[Hashable, list[Survey]] = collections.defaultdict(list)
+        for future in [self._pool.survey(chunk) for chunk in chunks]:
+            for survey in future.result():
+                found[survey.variant].append(survey)
+        return sorted(found.items(), key=lambda row: (-len(row[1]), row[1][0].index))
 
     def restrict(self, variants: frozenset[Hashable], max_nodes: int) -> None:
         """Keeps these variants only; before the first group is taken.
@@ -147,17 +146,21 @@ class ArchitectureStream:
         size, state = self._per_shard * self._shards, self._grouping.state()
         self._grouping = Grouping(size, max_nodes, variants, state)
 
-    def example(self, survey: Survey) -> Any:
-        """Arrays [K, S, ...] of one architecture repeated: right shapes, for compiling ahead.
+    def example(self, surveys: Sequence[Survey]) -> Any:
+        """Arrays [K, S, ...] of networks of one variant: the right shapes, to compile ahead.
 
-        Raises:
-            ValueError: there is no room for it.
+        The given architectures are taken in turn, smallest first, then each of the smallest alone;
+        None if there is no room for any of these.
         """
-        indices = (survey.index,) * (self._per_shard * self._shards)
-        arrays = self._submit(survey.variant, indices).result()
-        if arrays is None:
-            raise ValueError(f"a meta-batch has no room for architecture {survey.index}, M times")
-        return self._stack([arrays] * self._steps)
+        size = self._per_shard * self._shards
+        ordered = [s.index for s in sorted(surveys, key=lambda s: (s.num_nodes, s.index))]
+        choices = [ordered, *([index] for index in ordered[:8])]
+        for choice in choices:
+            indices = tuple(itertools.islice(itertools.cycle(choice), size))
+            arrays = self._submit(surveys[0].variant, indices).result()
+            if arrays is not None:
+                return self._stack([arrays] * self._steps)
+        return None
 
     def describe(self, indices: Sequence[int]) -> list[dict[str, Any]]:
         """Records of architectures, with their index, for a report."""

@@ -114,20 +114,22 @@ class _Run:
         found = self.stream.probe(self.settings.probe_archs)
         chosen = found[: self.settings.max_variants]
         if self.settings.max_variants is not None:
-            kept = frozenset(variant for variant, _, _ in chosen)
+            kept = frozenset(variant for variant, _ in chosen)
             self.stream.restrict(kept, self.settings.max_nodes)
         steps = range(self.step, self.step + self.settings.steps_per_dispatch)
         batches, rates = self._images_and_rates(steps)
         examples = []
-        for variant, survey, _ in chosen:
-            networks = parallel.split(self.stream.example(survey), self.topology)
-            args = (self.state, self.resident, networks, batches, rates)
-            examples.append((variant, args))
+        for variant, surveys in chosen:
+            arrays = self.stream.example(surveys)
+            if arrays is not None:  # otherwise it is compiled when its first meta-batch comes
+                networks = parallel.split(arrays, self.topology)
+                args = (self.state, self.resident, networks, batches, rates)
+                examples.append((variant, args))
         started = time.monotonic()
         self.programs.warm_up(examples)
-        covered = sum(count for _, _, count in chosen) / max(1, self.settings.probe_archs)
+        covered = sum(len(surveys) for _, surveys in chosen) / self.settings.probe_archs
         self.log.say(
-            f"compiled {len(chosen)} variants, {covered:.1%} of the architectures, in "
+            f"compiled {len(examples)} of {len(found)} variants, {covered:.1%} of the networks, in "
             f"{time.monotonic() - started:.1f} s ({self.compiles.cache_hits} from the cache)"
         )
 

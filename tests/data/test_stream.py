@@ -55,11 +55,10 @@ def test_continues_exactly():
 def test_probe_counts_variants_and_restriction_holds():
     stream = open_stream()
     found = stream.probe(40)
-    assert [(variant, count) for variant, _, count in found] == [
+    assert [(variant, len(surveys)) for variant, surveys in found] == [
         ("variant0", 14), ("variant1", 13), ("variant2", 13),
     ]  # fmt: skip
-    example = stream.example(found[0][1])
-    assert example["vector"].shape == (2, 2, 2, 6)
+    assert stream.example(found[0][1])["vector"].shape == (2, 2, 2, 6)
     stream.restrict(frozenset({"variant1"}), 60)
     assert {g.variant for g in take(stream, 5)} == {"variant1"}
 
@@ -78,6 +77,16 @@ def test_networks_that_do_not_fit_are_left_out_and_counted():
     groups = take(stream, 12)
     assert all(7 not in group.indices for group in groups)
     assert (groups[0].state.unfit_skipped, groups[-1].state.unfit_skipped) == (0, 1)
+
+
+def test_examples_avoid_networks_without_room():
+    class Tight(ToyNetworks):
+        def build(self, indices, variant):
+            return None if len(set(indices)) > 1 else super().build(indices, variant)
+
+    stream = ArchitectureStream(Tight(), meta_batch_size=2, workers=0)
+    surveys = stream.probe(9)[0][1]
+    assert stream.example(surveys)["vector"].shape == (1, 1, 2, 6)
 
 
 def test_an_error_names_the_architectures():
