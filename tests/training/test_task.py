@@ -1,0 +1,26 @@
+"""When two sessions belong to one run."""
+
+import pytest
+
+from ppuda_jax import config
+from ppuda_jax.training.task import refuse_other_run
+from tests.training import toy
+
+
+def test_watching_and_length_may_change():
+    saved = config.to_dict(toy.settings())
+    now = toy.settings(steps=99, log_every=1, workdir="elsewhere", num_devices=4, time_limit_s=3.0)
+    refuse_other_run(now, saved, "run")
+
+
+@pytest.mark.parametrize("change", [{"seed": 2}, {"batch_size": 8}, {"steps_per_dispatch": 3}])
+def test_what_is_computed_may_not(change):
+    (name,) = change
+    with pytest.raises(ValueError, match=f"run belongs to another run.*{name}: saved"):
+        refuse_other_run(toy.settings(**change), config.to_dict(toy.settings()), "run")
+
+
+def test_unknown_saved_settings_are_named():
+    saved = {**config.to_dict(toy.settings()), "momentum": 0.9}
+    with pytest.raises(ValueError, match=r"momentum: saved 0\.9, now None"):
+        refuse_other_run(toy.settings(), saved, "run")
