@@ -18,7 +18,7 @@ def recipe() -> TrainConfig:
         steps=200,
         learning_rate=2e-3,
         lr_schedule="cosine",
-        max_variants=2,
+        max_variants=1,
         probe_archs=64,
         checkpoint_every=50,
         log_every=10,
