@@ -23,6 +23,7 @@ from ppuda_jax.ghn.model import GHN
 from ppuda_jax.ghn.normalization import bound_bias, bound_norm_scale, kernel_scale
 from ppuda_jax.ghn.tiling import tile_to
 from ppuda_jax.graphs.arch_graph import Binding
+from ppuda_jax.graphs.placement import place
 
 Path = tuple[str, ...]
 
@@ -85,13 +86,8 @@ def assemble(
     )
     leaves: dict[Path, jax.Array] = {}
     for binding, part in parts:
-        if binding.index is None:
-            leaves[binding.path] = part
-            continue
-        from ppuda_jax.graphs.placement import place
-
         leaf = leaves.get(binding.path)
-        if leaf is None:
+        if leaf is None and binding.index is not None:
             leaf = jnp.zeros(binding.leaf_shape, part.dtype)
         leaves[binding.path] = place(binding, leaf, part)
     return leaves
@@ -108,9 +104,7 @@ def _kernel_parts(
         if binding.is_classifier:
             in_size = min(binding.shape[1], config.max_shape[1])
             node = binding.node
-            block = apply(
-                h[node : node + 1], np.arange(in_size), method=GHN.decode_class_kernel
-            )
+            block = apply(h[node : node + 1], np.arange(in_size), method=GHN.decode_class_kernel)
             block = block.reshape(*block.shape[1:], 1, 1)
         else:
             block = blocks[_block_key(binding, config)].transpose(3, 2, 0, 1)

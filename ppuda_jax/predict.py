@@ -20,12 +20,14 @@ from ppuda_jax.ghn.loaded import LoadedGHN
 from ppuda_jax.ghn.model import GHN
 from ppuda_jax.graphs.arch_graph import ArchGraph, Binding
 from ppuda_jax.graphs.batching import Bucket, PaddedGraphs, level_schedule, pad_graphs
+from ppuda_jax.graphs.trace import check_apply_fn
 
 Policy = Literal["error", "init", "skip"]
 POLICIES: tuple[Policy, ...] = ("error", "init", "skip")
 DEFAULT_GHN = "ghn2-cifar10"
 
 _CACHED_GRAPHS = 64
+_MAX_COLOURS = 4  # an image axis of more entries is no colour axis
 _LOG = logging.getLogger(__name__)
 
 
@@ -44,6 +46,7 @@ def predict_params(
     unsupported: Policy = "error",
     *,
     initial: Any = None,
+    any_image_size: bool = False,
 ) -> Any:
     """Predicts the parameters of a network that was never trained.
 
@@ -58,6 +61,8 @@ def predict_params(
       unsupported: what happens to leaves that cannot be predicted (see `unsupported_leaves`):
         "error" raises, "init" takes them from `initial`, "skip" leaves them out.
       initial: the network's own initial parameters, for `unsupported="init"`.
+      any_image_size: accept a graph traced with images of another size than those that the
+        hypernetwork was trained for.
 
     Returns:
       A pytree like `variables["params"]` of the network.
@@ -75,10 +80,10 @@ def predict_params(
         )
     arch = _as_arch(graph)
     if apply_fn is not None and arch.source is not None:
-        from ppuda_jax.graphs.trace import check_apply_fn
-
         check_apply_fn(arch.source, apply_fn)
     ghn = _as_ghn(ghn)
+    if not any_image_size:
+        _check_image_size(arch, ghn)
     refused = unsupported_leaves(arch, ghn)
     if refused and unsupported == "error":
         raise ValueError(_refusal(refused, ghn))
@@ -87,9 +92,12 @@ def predict_params(
     leaves = predict_leaves(arch, ghn, skip=frozenset(leaf.path for leaf in refused))
     if unsupported == "init" and refused:
         leaves = leaves | _take(initial, refused)
-    if arch.source is not None and len(leaves) == len(arch.source.tree.paths):
-        return arch.source.tree.unflatten(leaves)
-    return _nest(leaves)
+    if arch.source is None:
+        return _nest(leaves)
+    tree = arch.source.tree
+    dtypes = dict(zip(tree.paths, tree.dtypes, strict=True))
+    leaves = {path: leaf.astype(dtypes[path]) for path, leaf in leaves.items()}
+    return tree.unflatten(leaves) if len(leaves) == len(tree.paths) else _nest(leaves)
 
 
 def unsupported_leaves(
@@ -155,6 +163,22 @@ def _as_ghn(ghn: LoadedGHN | str | None) -> LoadedGHN:
     from ppuda_jax.checkpoints import load_ghn
 
     return load_ghn(DEFAULT_GHN if ghn is None else ghn)
+
+
+def _check_image_size(arch: ArchGraph, ghn: LoadedGHN) -> None:
+    """Raises ValueError if the graph was traced with images of a size foreign to the GHN."""
+    trained = ghn.metadata.get("image_size")
+    images = [] if arch.source is None else jax.tree.leaves(arch.source.inputs)
+    if trained is None or len(images) != 1 or len(images[0].shape) != 4:
+        return
+    _, first, second, last = images[0].shape
+    size = (first, second) if last <= _MAX_COLOURS else (second, last)
+    if max(size) != trained:
+        raise ValueError(
+            f"{ghn.name} was trained on images of {trained}x{trained} pixels, and the graph was "
+            f"traced with inputs of shape {images[0].shape}: trace the network with images of "
+            "that size, take another hypernetwork, or pass any_image_size=True"
+        )
 
 
 def _padded(arch: ArchGraph, config: GHNConfig) -> PaddedGraphs:
