@@ -1,6 +1,7 @@
 """predict_params: every layout of a leaf, policies, checks, and parity with the reference."""
 
 import dataclasses
+import functools
 import json
 
 import jax
@@ -70,25 +71,35 @@ def _ghn(request):
     return LoadedGHN(config, init_theta(config, jax.random.key(0)), "tiny")
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def _rows(config, variables, h, taps):
+    node, y, x = taps.T
+    return GHN(config).apply(variables, h, y, x, node=node, method=GHN.decode_taps)
+
+
 def _expected(ghn, graph):
     """Canonical tensors from the hypernetwork's methods, tiled in NumPy, laid out as documented."""
-    apply, variables = GHN(ghn.config).apply, {"params": ghn.theta}
-    h = apply(variables, pad_graphs([graph]))[0, : graph.num_nodes]
+    variables = {"params": ghn.theta}
+
+    def apply(*args, method):
+        return jax.jit(functools.partial(GHN(ghn.config).apply, method=method))(variables, *args)
+
+    h = apply(pad_graphs([graph]), method=GHN.__call__)[0, : graph.num_nodes]
+    vectors = np.asarray(apply(h, method=GHN.decode_vectors))
     y, x = np.indices((5, 5), np.int32).reshape(2, -1)
-    vectors = np.asarray(apply(variables, h, method=GHN.decode_vectors))
+    taps = np.array([(v, *tap) for v in range(len(h)) for tap in zip(y, x, strict=True)], np.int32)
+    blocks = _rows(ghn.config, variables, h, taps).reshape(len(h), 5, 5, 6, 6)
+    class_kernels = apply(h, method=GHN.decode_class_kernel)
+    class_biases = apply(h, method=GHN.decode_class_bias)
     leaves = {}
     for b in graph.bindings:
-        own = h[b.node : b.node + 1]
         if len(b.shape) == 1:
             block = vectors[b.node, 0 if b.role == "norm_scale" else 1]
-            if b.is_classifier:
-                block = apply(variables, own, method=GHN.decode_class_bias)[0]
+            block = class_biases[b.node] if b.is_classifier else block
         elif b.is_classifier:
-            block = apply(variables, own, method=GHN.decode_class_kernel)[0]
+            block = class_kernels[b.node]
         else:
-            node = np.zeros_like(y)
-            block = apply(variables, own, y, x, node=node, method=GHN.decode_taps)
-            block = np.moveaxis(block, 0, -1).reshape(6, 6, 5, 5)
+            block = np.moveaxis(blocks[b.node], (0, 1), (2, 3))
             block = block[..., 0, 0] if len(b.shape) == 2 else block
         index = np.ix_(*map(tile_index, b.shape, map(min, b.shape, block.shape)))
         tensor = np.asarray(block)[index]
