@@ -80,11 +80,20 @@ class GraphBuilder:
         self.by_leaf: dict[int, list[Use]] = {}
         self.reasons: dict[int, str] = {}
         self.squeezes: set[int] = set()
+        self._behind: list[int] = [1]
 
     def add(self, kind: str, preds: Iterable[int], window=None) -> int:
         """Creates a node without parameters and returns its number."""
         self.nodes.append(Node(kind, frozenset(preds), window))
+        self._behind.append(self.behind(self.nodes[-1].preds) | 1 << (len(self.nodes) - 1))
         return len(self.nodes) - 1
+
+    def behind(self, nodes: Iterable[int]) -> int:
+        """Some nodes and all that leads to them, before contraction, as a bit mask."""
+        mask = 0
+        for node in nodes:
+            mask |= self._behind[node]
+        return mask
 
     def refuse(self, leaf: int, reason: str) -> None:
         """Records why a leaf cannot be predicted (the first reason counts)."""
@@ -172,10 +181,6 @@ class GraphBuilder:
         for node in nodes:
             resolved |= self._resolved[node]
         return resolved
-
-    def ancestors(self, node: int) -> set[int]:
-        """A node and all that leads to it, before contraction."""
-        return self._ancestors({i: n.preds for i, n in enumerate(self.nodes)}, node)
 
     @staticmethod
     def _ancestors(preds: dict[int, frozenset], node: int) -> set[int]:

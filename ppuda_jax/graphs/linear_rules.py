@@ -192,7 +192,7 @@ def conv(tracer, eqn, ins: list[Value]) -> Value:
     labels[out[0]] = _batch_label(data.labels[int(numbers.lhs_spec[0])], shape[out[0]])
     labels[out[1]] = axis_labels("c", shape[out[1]])
     for i, axis in enumerate(out[2:]):
-        labels[axis] = axis_labels(f"s{i}", shape[axis])
+        labels[axis] = (Label(f"s{i}", shape[axis]),)
     if not isinstance(weight, Weight):
         src = patterns.sources(tracer.graph, data)
         if isinstance(weight, Act):

@@ -259,26 +259,22 @@ def _same_source(first: Act, second: Act, labels: Labels) -> Act:
 def _squeeze_excite(graph: GraphBuilder, data: Act, gate: Act) -> int | None:
     """The cse node, if `gate` rescales the channels of `data` after a global pooling."""
     repeated = any(
-        (not g or any(p.kind == "1" for p in g)) and any(p.kind[0] in "s?" for p in d)
+        all(p.kind == "1" or p.count == 1 for p in g) and any(p.kind[0] in "s?" for p in d)
         for g, d in zip(gate.labels, data.labels, strict=True)
     )
     if not repeated:
         return None
     data_src, gate_src = sources(graph, data), sources(graph, gate)
-    behind: set[int] = set()
-    for node in data_src:
-        behind |= graph.ancestors(node)
-    branch: set[int] = set()
-    for node in gate_src:
-        branch |= graph.ancestors(node)
-    pools = [
-        n
-        for n in branch - behind
-        if graph.nodes[n].kind in ("glob_avg", "max_pool") and graph.nodes[n].preds <= behind
+    behind = graph.behind(data_src)
+    branch = graph.behind(gate_src) & ~behind
+    squeezed = [
+        node
+        for node in graph.squeezes
+        if branch >> node & 1 and graph.behind(graph.nodes[node].preds) & ~behind == 0
     ]
-    if not pools:
+    if not squeezed:
         return None
-    for pool in pools:
+    for pool in squeezed:
         graph.nodes[pool].contracted = True
     return graph.add("cse", data_src | gate_src)
 

@@ -140,12 +140,16 @@ def axis_labels(kind: str, count: int) -> tuple[Label, ...]:
     return (Label(kind, count),) if count > 1 else ()
 
 
+def _count(axis: tuple[Label, ...]) -> int:
+    return math.prod(part.count for part in axis)
+
+
 def merge_labels(first: Labels, second: Labels) -> Labels:
     """Labels of an elementwise result: whichever operand knows more about an axis."""
     if len(first) != len(second):
         return first
     return tuple(
-        b if b and (not a or a[0].kind in "1?") else a
+        b if b and (not a or a[0].kind in "1?" or _count(a) < _count(b)) else a
         for a, b in zip(first, second, strict=True)
     )
 
