@@ -191,11 +191,13 @@ def preprocess_branches(first: int, last: int) -> tuple[Branch, ...]:
 
 @functools.lru_cache
 def reduce_branches(last: int) -> tuple[Branch, ...]:
-    """Factorized reduction over 1 to ``last`` sources, and plain subsampling."""
-    table = [Branch(f"factorized_reduce_{k}", k, 2 * k, 2, _factorized_reduce)
-             for k in range(1, last + 1)]
-    return (*table, Branch("subsample", 1, 0, 0, _subsample))
+    """Factorized reduction over 1 to ``last`` sources."""
+    return tuple(Branch(f"factorized_reduce_{k}", k, 2 * k, 2, _factorized_reduce)
+                 for k in range(1, last + 1))
 
+
+SUBSAMPLE = Branch("subsample", 1, 0, 0, _subsample)
+"""Takes every second pixel of a register over into another file."""
 
 COPY = Branch("copy", 1, 0, 0, _add)
 """Takes a register over into another file."""

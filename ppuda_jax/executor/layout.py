@@ -182,8 +182,10 @@ def _entry_groups(variant: Variant, s: int, files: dict[str, File]) -> list[Grou
             groups.append(Group("skip2", "s0", this, "y2", this, take, 1))
         return groups
     files[f"m{s}"] = File(2, variant.pixels(s - 1), variant.channels(s))
-    mid = (*branches.preprocess_branches(1, last), branches.COPY)
-    reduce = branches.reduce_branches(last)
+    # Cells without preprocessing take maps over as they are; they cannot change their width.
+    same = variant.multiplier == 1
+    mid = branches.preprocess_branches(1, last) + ((branches.COPY,) if same else ())
+    reduce = branches.reduce_branches(last) + ((branches.SUBSAMPLE,) if same else ())
     groups = [Group(f"mid{s}", before, f"m{s}", f"x{s}", this, mid, 2)]
     if s == 2:
         groups.append(Group("skip2", "s0", "m2", "y2", this, reduce, 1))

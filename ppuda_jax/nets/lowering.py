@@ -75,6 +75,13 @@ def conv(x: jax.Array, kernel: jax.Array, stride: tuple[int, int] = (1, 1),
 
 
 def _conv(x, kernel, stride, padding):
+    kh, kw, _, channels = kernel.shape
+    if current_form() == "taps" and kh > x.shape[1] and kw > x.shape[2] and stride == (1, 1):
+        # Eigen's convolution is ten times slower where the kernel outgrows the image.
+        padded = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+        rows, cols = padded.shape[1] - kh + 1, padded.shape[2] - kw + 1
+        views = [padded[:, i : i + rows, j : j + cols] for i in range(kh) for j in range(kw)]
+        return pointwise(jnp.concatenate(views, axis=-1), kernel.reshape(-1, channels))
     return lax.conv_general_dilated(x, kernel, stride, padding, dimension_numbers=_DIMS)
 
 
