@@ -8,12 +8,11 @@ from ppuda_jax.graphs.interpret import Interpreter, enter_unknown
 from ppuda_jax.graphs.values import Act, Const, Joined, Value, Weight, settle, unknown_labels
 
 _ROOTS = ("rsqrt", "sqrt", "pow", "integer_pow", "cbrt")
-LINEAR_UNARY = (
-    "convert_element_type", "copy", "neg", "stop_gradient", "reduce_precision", "real",
-    "optimization_barrier", "copy_p", "pvary", "sharding_constraint", "mesh_cast",
-)  # fmt: skip
-_IDENTITY = ("convert_element_type", "copy", "stop_gradient", "reduce_precision", "copy_p",
-             "optimization_barrier", "pvary", "sharding_constraint", "mesh_cast")  # fmt: skip
+_IDENTITY = ("convert_element_type", "copy", "stop_gradient", "reduce_precision", "copy_p", "name",
+             "layout_constraint", "reshard", "pvary", "sharding_constraint",
+             "mesh_cast")  # fmt: skip
+LINEAR_UNARY = (*_IDENTITY, "neg", "real")
+PASSED_ON = ("optimization_barrier", "psum", "psum_invariant", "pmax", "pmin", "pbroadcast", "tie")
 
 
 
@@ -100,6 +99,11 @@ def unary(tracer: Interpreter, eqn, ins: list[Value]) -> Value:
     soft = value.soft or name in ("exp", "exp2")
     norm = value.norm if name == "square" else None
     return dataclasses.replace(value, stat=stat, soft=soft, norm=norm, fresh=None, taps=None)
+
+
+def passed_on(tracer: Interpreter, eqn, ins: list[Value]) -> list[Value]:
+    """Results that are the arguments one by one (barriers, collectives)."""
+    return ins[-len(eqn.outvars) :]
 
 
 def binary(tracer: Interpreter, eqn, ins: list[Value]) -> Value:

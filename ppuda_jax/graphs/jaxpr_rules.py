@@ -8,23 +8,27 @@ the rest.
 from ppuda_jax.graphs import linear_rules, patterns, pools
 from ppuda_jax.graphs.elementwise_rules import (
     LINEAR_UNARY,
+    PASSED_ON,
     binary,
     default,
     flatten_joined,
     output_shape,
+    passed_on,
     select,
     unary,
 )
 from ppuda_jax.graphs.interpret import Interpreter
 from ppuda_jax.graphs.layout_rules import (
     LAYOUT,
+    STACKED,
     concatenate,
-    gather,
     layout,
     resized,
     split,
-    update,
+    stack,
+    unstack,
 )
+from ppuda_jax.graphs.lookup_rules import gather, update
 from ppuda_jax.graphs.values import Act, Joined, Value, Weight, axis_labels, settle
 
 
@@ -36,6 +40,13 @@ def reduce(tracer: Interpreter, eqn, ins: list[Value]) -> Value:
         value = flatten_joined(value)
     if isinstance(value, Weight):
         return value.map(lambda v: v.drop(axes))
+    stacked = any(part.kind == STACKED for i in axes for part in value.labels[i])
+    if stacked and eqn.primitive.name == "reduce_sum" and len(value.src) == 1:
+        node = tracer.graph.nodes[next(iter(value.src))]
+        node.kind = "sum" if node.kind == "concat" else node.kind
+        kept = tuple(axis for i, axis in enumerate(value.labels) if i not in axes)
+        if len(axes) == 1:
+            return value.plain(kept)
     return pools.reduce(value, axes, eqn.primitive.name)
 
 
@@ -83,6 +94,7 @@ RULES = {
                                 "cbrt", "integer_pow", "is_finite", "not", "lgamma", "tan",
                                 "asin", "acos", "atan", "sinh", "cosh", "asinh", "acosh",
                                 "atanh", "imag", "conj", "population_count")},
+    **{name: passed_on for name in PASSED_ON},
     **{name: binary for name in ("add", "add_any", "sub", "mul", "div", "max", "min", "pow",
                                  "rem", "atan2", "nextafter", "eq", "ne", "lt", "le", "gt",
                                  "ge", "and", "or", "xor")},
@@ -96,6 +108,8 @@ RULES = {
     "select_n": select,
     "clamp": select,
     "split": split,
+    "stack": stack,
+    "unstack": unstack,
     "concatenate": concatenate,
     "gather": gather,
     "dot_general": linear_rules.dot_general,

@@ -3,11 +3,10 @@
 import dataclasses
 import math
 
-import numpy as np
-
-from ppuda_jax.graphs import linear_rules, patterns
+from ppuda_jax.graphs import patterns
 from ppuda_jax.graphs.elementwise_rules import default, flatten_joined, output_shape
 from ppuda_jax.graphs.interpret import Interpreter
+from ppuda_jax.graphs.layout import filler
 from ppuda_jax.graphs.values import (
     Act,
     Const,
@@ -20,8 +19,10 @@ from ppuda_jax.graphs.values import (
     axis_labels,
     reshape_labels,
     settle,
-    unknown_labels,
 )
+
+STACKED = "j"
+"""Label of an axis along which values were stacked."""
 
 
 def layout(tracer: Interpreter, eqn, ins: list[Value]) -> Value | list[Value]:
@@ -82,10 +83,11 @@ def _squeeze(eqn, x, ins):
 def _slice(eqn, x, ins):
     starts, shape = eqn.params["start_indices"], output_shape(eqn)
     steps = eqn.params["strides"] or (1,) * len(shape)
-    return _windows(x, starts, shape, steps)
+    return windows(x, starts, shape, steps)
 
 
-def _windows(x, starts, counts, steps):
+def windows(x, starts, counts, steps):
+    """Takes `counts` positions of every axis from `starts` on."""
     if isinstance(x, tuple):
         return tuple(map(resized, x, counts))
     for axis, window in enumerate(zip(starts, counts, steps, strict=True)):
@@ -111,7 +113,7 @@ def _dynamic_slice(eqn, x, ins):
     if None not in starts:
         limits = zip(starts, x.shape, counts, strict=True)
         starts = [min(max(s, 0), n - c) for s, n, c in limits]
-        return _windows(x, starts, counts, (1,) * len(counts))
+        return windows(x, starts, counts, (1,) * len(counts))
     return x.opaque(counts)
 
 
@@ -121,6 +123,19 @@ def _rev(eqn, x, ins):
     for axis in eqn.params["dimensions"]:
         x = x.reverse(axis)
     return x
+
+
+def _tile(eqn, x, ins):
+    reps = eqn.params["reps"]
+    if isinstance(x, tuple):
+        return tuple(
+            axis if n == 1 else (*axis_labels("1", int(n)), *axis)
+            for n, axis in zip(reps, x, strict=True)
+        )
+    axes = tuple(
+        axis if n == 1 else (filler(int(n)), *axis) for n, axis in zip(reps, x.axes, strict=True)
+    )
+    return dataclasses.replace(x, axes=axes)
 
 
 def _pad(eqn, x, ins):
@@ -139,6 +154,7 @@ LAYOUT = {
     "dynamic_slice": _dynamic_slice,
     "rev": _rev,
     "pad": _pad,
+    "tile": _tile,
 }
 
 
@@ -206,7 +222,47 @@ def split(tracer: Interpreter, eqn, ins: list[Value]) -> list[Value]:
 
 def concatenate(tracer: Interpreter, eqn, ins: list[Value]) -> Value:
     """Joins data (a concat node), data and tokens, or parameters."""
-    axis, shape, graph = eqn.params["dimension"], output_shape(eqn), tracer.graph
+    return join(tracer, ins, int(eqn.params["dimension"]), output_shape(eqn))
+
+
+def stack(tracer: Interpreter, eqn, ins: list[Value]) -> Value:
+    """Joins along a new axis."""
+    axis, shape = int(eqn.params["axis"]), output_shape(eqn)
+    one = (*shape[:axis], 1, *shape[axis + 1 :])
+    where = [i for i in range(len(shape)) if i != axis]
+    opened: list[Value] = []
+    for value in ins:
+        if isinstance(value, Joined):
+            value = flatten_joined(value)
+        if isinstance(value, Weight):
+            value = value.map(lambda v: v.broadcast(one, where))
+        elif isinstance(value, Act):
+            labels = (*value.labels[:axis], (Label(STACKED, 1),), *value.labels[axis:])
+            value = dataclasses.replace(settle(value), labels=labels, taps=None)
+        opened.append(value)
+    return join(tracer, opened, axis, shape)
+
+
+def unstack(tracer: Interpreter, eqn, ins: list[Value]) -> list[Value]:
+    """Takes the positions of an axis apart."""
+    axis, value = int(eqn.params["axis"]), ins[0]
+    results: list[Value] = []
+    for i in range(len(eqn.outvars)):
+        if isinstance(value, Joined):
+            part = value.select(i, 1) if axis == value.axis else None
+            part = flatten_joined(value) if part is None else part
+            results.append(part.map(lambda v: v.window(axis, 0, 1).drop((axis,))))
+        elif isinstance(value, Weight):
+            results.append(value.map(lambda v, i=i: v.window(axis, i, 1).drop((axis,))))
+        else:
+            labels = (*value.labels[:axis], *value.labels[axis + 1 :])
+            results.append(dataclasses.replace(settle(value), labels=labels, taps=None))
+    return results
+
+
+def join(tracer: Interpreter, ins: list[Value], axis: int, shape) -> Value:
+    """Values side by side along an axis."""
+    graph = tracer.graph
     acts = [value for value in ins if isinstance(value, Act)]
     if not acts:
         weights = [flatten_joined(value) for value in ins if not isinstance(value, Const)]
@@ -234,60 +290,3 @@ def concatenate(tracer: Interpreter, eqn, ins: list[Value]) -> Value:
 def _concatenated(labels: Labels, axis: int, shape) -> Labels:
     kind = labels[axis][-1].kind if labels[axis] else "?"
     return (*labels[:axis], axis_labels(kind, shape[axis]), *labels[axis + 1 :])
-
-
-def gather(tracer: Interpreter, eqn, ins: list[Value]) -> Value:
-    """Lookups: tables indexed by data (embeddings), parameters indexed by constants."""
-    table, index = ins[0], ins[1]
-    shape, numbers = output_shape(eqn), eqn.params["dimension_numbers"]
-    if isinstance(table, Joined):
-        table = flatten_joined(table)
-    if isinstance(table, Weight) and isinstance(index, Act):
-        return linear_rules.embed(tracer, eqn, table, index)
-    if isinstance(table, Weight):
-        return table.map(lambda v: _gathered(eqn, v, index, numbers, shape))
-    if isinstance(table, Act):
-        act = settle(table)
-        labels = list(unknown_labels(shape))
-        kept = [i for i in range(len(act.labels)) if i not in numbers.collapsed_slice_dims
-                and i not in numbers.operand_batching_dims]  # fmt: skip
-        for target, i in zip(numbers.offset_dims, kept, strict=False):
-            labels[target] = resized(act.labels[i], shape[target])
-        result = act.plain(tuple(labels))
-        if isinstance(index, Act):
-            return patterns.combine(tracer.graph, "gather", result, index.plain(result.labels))
-        return result
-    return default(tracer, eqn, ins)
-
-
-def _gathered(eqn, view, index, numbers, shape):
-    """A parameter indexed by constants: unknown along the looked-up axes."""
-    sizes = eqn.params["slice_sizes"]
-    value = getattr(index, "value", None)
-    if value is not None and value.size == len(numbers.start_index_map):
-        starts = [0] * len(sizes)
-        for start, axis in zip(np.ravel(value), numbers.start_index_map, strict=True):
-            starts[axis] = min(max(int(start), 0), view.shape[axis] - sizes[axis])
-        view = _windows(view, starts, sizes, (1,) * len(sizes))
-        view = view.drop(numbers.collapsed_slice_dims)
-        return view if view.shape == shape else view.reshape(shape)
-    axes = list(view.opaque(shape).axes)
-    kept = [i for i in range(len(sizes)) if i not in numbers.collapsed_slice_dims
-            and i not in numbers.operand_batching_dims]  # fmt: skip
-    for target, i in zip(numbers.offset_dims, kept, strict=False):
-        if sizes[i] == view.shape[i]:
-            axes[target] = view.axes[i]
-    return dataclasses.replace(view, axes=tuple(axes))
-
-
-def update(tracer: Interpreter, eqn, ins: list[Value]) -> Value:
-    """dynamic_update_slice and scatters: what is written leads to the result."""
-    first, second = ins[0], ins[1] if "dynamic" in eqn.primitive.name else ins[2]
-    if isinstance(first, Const) and isinstance(second, Act):
-        return second.plain(unknown_labels(output_shape(eqn)))
-    if isinstance(second, Const) and isinstance(first, Act):
-        return first.plain(first.labels)
-    joined = tracer.join(tracer.data(first, None), tracer.data(second, None))
-    if isinstance(joined, Act):
-        return joined.plain(unknown_labels(output_shape(eqn)))
-    return default(tracer, eqn, ins)

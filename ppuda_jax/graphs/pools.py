@@ -41,9 +41,10 @@ def _pending(act: Act, gone, labels: Labels, name: str) -> Pending | None:
     if kinds & left:
         return Pending("avg_pool" if name == "reduce_sum" else "max_pool", act, window)
     source = act
-    if act.pending is not None and act.pending.node is None:
-        source = act.pending.source
     kind = "glob_avg" if name == "reduce_sum" else "max_pool"
+    earlier = act.pending
+    if earlier is not None and earlier.node is None and earlier.squeeze and earlier.kind == kind:
+        source = earlier.source
     return Pending(kind, source, window, squeeze=True)
 
 
