@@ -15,7 +15,7 @@ def recipe() -> TrainConfig:
         dataset="digits",
         meta_batch_size=2,
         batch_size=32,
-        steps=200,
+        steps=300,
         learning_rate=2e-3,
         lr_schedule="cosine",
         max_variants=1,
