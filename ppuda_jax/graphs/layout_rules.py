@@ -3,7 +3,7 @@
 import dataclasses
 import math
 
-from ppuda_jax.graphs import patterns
+from ppuda_jax.graphs import patterns, pools
 from ppuda_jax.graphs.elementwise_rules import default, flatten_joined, output_shape
 from ppuda_jax.graphs.interpret import Interpreter
 from ppuda_jax.graphs.layout import filler
@@ -279,7 +279,8 @@ def join(tracer: Interpreter, ins: list[Value], axis: int, shape) -> Value:
             members.append(settle(value))
     if len({member.key for member in members}) == 1:
         merged = members[0].plain(labels)
-        return dataclasses.replace(merged, norm=members[0].norm)
+        columns = pools.side_by_side(members)
+        return dataclasses.replace(merged, norm=members[0].norm, taps=columns)
     src = frozenset().union(*(patterns.sources(graph, member) for member in members))
     if len(src) > 1:
         src = frozenset((graph.add("concat", src),))

@@ -8,7 +8,7 @@ contracted.
 import dataclasses
 import math
 
-from ppuda_jax.graphs import patterns
+from ppuda_jax.graphs import patterns, pools
 from ppuda_jax.graphs.layout import UNKNOWN, Axis, Digit, View, filler
 from ppuda_jax.graphs.values import (
     Act,
@@ -59,7 +59,7 @@ def _dense(tracer, act: Act, weight, act_side, weight_side, data_first: bool) ->
     if not ins and not outs and groups:
         return _scaled(tracer, act, weight, act_side, weight_side, data_first)
     kind = "sep_conv" if groups else "conv"
-    canonical = ((*groups, *outs), ins)
+    canonical = ((*groups, *outs), *_columns(act, ins))
     result = kernel(tracer, act, weight, kind, canonical, labels)
     return dataclasses.replace(result, product=act.product and len(outs) == len(ins) == 1
                                and outs[0].count == ins[0].count <= 32)  # fmt: skip
@@ -67,6 +67,26 @@ def _dense(tracer, act: Act, weight, act_side, weight_side, data_first: bool) ->
 
 def _digits(view: View, axes) -> Axis:
     return tuple(d for i in axes for d in view.axes[i] if d.is_leaf)
+
+
+def _columns(act: Act, ins: Axis) -> tuple[Axis, ...]:
+    """Tells kernel positions from channels if the data are the columns of a convolution."""
+    taps = act.taps
+    if taps is None or taps.how != pools.COLUMNS:
+        return (ins,)
+    count, places = 1, []
+    for digit in ins:
+        if count == len(taps.offsets):
+            break
+        places.append(digit)
+        count *= digit.count
+    rest = ins[len(places) :]
+    if count != len(taps.offsets) or len(places) > 2:
+        return (ins,)
+    if len(places) == 1 and len({offset[0] for offset in taps.offsets}) == 1:
+        places.insert(0, None)
+    pair = [() if place is None else (place,) for place in (*places, None)[:2]]
+    return (rest, *pair)
 
 
 def _scaled(tracer, act, weight, act_side, weight_side, data_first) -> Act:

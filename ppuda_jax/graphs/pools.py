@@ -4,6 +4,9 @@ import dataclasses
 
 from ppuda_jax.graphs.values import Act, Labels, Pending, Stat, Taps, settle
 
+COLUMNS = "columns"
+"""`Taps.how` of slices that were concatenated."""
+
 
 def reduce(act: Act, axes: tuple[int, ...], name: str) -> Act:
     """Data reduced over axes: a statistic, and a pooling if it is later used as data."""
@@ -64,3 +67,14 @@ def merge_taps(name: str, first: Act, second: Act) -> Taps | None:
     source = dataclasses.replace(first, taps=None, norm=None, fresh=None)
     kind = "max_pool" if how == "max" else "avg_pool"
     return Taps(offsets, how, a.of, Pending(kind, source, window))
+
+
+def side_by_side(members: list[Act]) -> Taps | None:
+    """Marks shifted slices that are concatenated: the columns of a convolution."""
+    taps = [member.taps for member in members]
+    if len(taps) < 2 or any(tap is None or tap.how for tap in taps):
+        return None
+    offsets = frozenset().union(*(tap.offsets for tap in taps))
+    if len(offsets) != len(taps) or len({tap.of for tap in taps}) > 1:
+        return None
+    return Taps(offsets, COLUMNS, taps[0].of)
