@@ -143,7 +143,7 @@ def _slices(x, k, stride, dilation, fill=0.0):
 def _shifted_sum(x, kernel, stride, dilation):
     taps = kernel.reshape(-1, kernel.shape[-1])
     views = _slices(x, kernel.shape[0], stride, dilation)
-    return functools.reduce(jnp.add, (v * taps[t] for t, v in enumerate(views)))
+    return functools.reduce(jnp.add, (v * taps[None, None, None, t] for t, v in enumerate(views)))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -192,14 +192,13 @@ _depthwise_taps.defvjp(_depthwise_fwd, _depthwise_bwd)
 
 def avg_pool(x: jax.Array, stride: int = 1) -> jax.Array:
     """3x3 average pool; padded pixels do not count. [B, H, W, C] -> [B, H', W', C]."""
-    count = _window_count(x.shape[1], stride)[:, None, None]
-    count = count * _window_count(x.shape[2], stride)[:, None]
+    rows, cols = (_window_count(size, stride) for size in x.shape[1:3])
+    count = (rows[:, None] * cols[None])[None, :, :, None]
     if current_form() == "library":
         total = lax.reduce_window(x, jnp.zeros((), x.dtype), lax.add, (1, 3, 3, 1),
                                   (1, stride, stride, 1), [(0, 0), (1, 1), (1, 1), (0, 0)])
         return total / count.astype(x.dtype)
-    total = functools.reduce(jnp.add, _slices(x, 3, 1, 1)) if stride == 1 else functools.reduce(
-        jnp.add, _slices(x, 3, stride, 1))
+    total = functools.reduce(jnp.add, _slices(x, 3, stride, 1))
     return total / count.astype(x.dtype)
 
 

@@ -29,6 +29,11 @@ Params = Sequence[jax.Array]
 OpFn = Callable[..., jax.Array]
 
 
+def _per_channel(vector: jax.Array, x: jax.Array) -> jax.Array:
+    """[C] -> [1, ..., 1, C] with the rank of x: ranks are never promoted implicitly."""
+    return vector.reshape((1,) * (x.ndim - 1) + (-1,))
+
+
 @jax.custom_vjp
 def batch_norm(
     x: jax.Array, scale: jax.Array, bias: jax.Array, enabled: jax.Array | float = 1.0
@@ -56,7 +61,8 @@ def _batch_norm_fwd(x, scale, bias, enabled):
     on = jnp.asarray(enabled, jnp.float32) > 0
     gain = jnp.where(on, inverse * scale, 1.0)
     shift = jnp.where(on, bias - mean * gain, 0.0)
-    return (x32 * gain + shift).astype(x.dtype), (x, mean, inverse, gain, on)
+    y = x32 * _per_channel(gain, x) + _per_channel(shift, x)
+    return y.astype(x.dtype), (x, mean, inverse, gain, on)
 
 
 def _batch_norm_bwd(residuals, g):
@@ -67,7 +73,8 @@ def _batch_norm_bwd(residuals, g):
     g_scale = (jnp.sum(g32 * x32, axis=(0, 1, 2)) - mean * g_bias) * inverse
     g_scale = jnp.where(on, g_scale, 0.0)
     slope = gain * inverse * g_scale / n
-    dx = g32 * gain - x32 * slope + (mean * slope - gain * g_bias / n)
+    offset = mean * slope - gain * g_bias / n
+    dx = (g32 * _per_channel(gain, x) - x32 * _per_channel(slope, x) + _per_channel(offset, x))
     return dx.astype(x.dtype), g_scale, g_bias, jnp.zeros((), jnp.float32)
 
 
@@ -79,8 +86,8 @@ def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
     x32 = x.astype(jnp.float32)
     mean = jnp.mean(x32, axis=-1, keepdims=True)
     variance = jnp.mean(jnp.square(x32 - mean), axis=-1, keepdims=True)
-    out = (x32 - mean) * lax.rsqrt(variance + EPSILON) * scale + bias
-    return out.astype(x.dtype)
+    out = (x32 - mean) * lax.rsqrt(variance + EPSILON)
+    return (out * _per_channel(scale, x) + _per_channel(bias, x)).astype(x.dtype)
 
 
 def _norm(x, params):
@@ -173,8 +180,8 @@ def cse(params: Params, x: jax.Array, *, stride: int = 1) -> jax.Array:
     """Channel squeeze and excitation: (kernel, bias, kernel, bias); gate is a Hardswish."""
     kernel1, bias1, kernel2, bias2 = params
     squeezed = jnp.mean(x, axis=(1, 2))
-    hidden = jax.nn.relu(squeezed @ kernel1 + bias1)
-    gate = jax.nn.hard_swish(hidden @ kernel2 + bias2)
+    hidden = jax.nn.relu(dense((kernel1, bias1), squeezed))
+    gate = jax.nn.hard_swish(dense((kernel2, bias2), hidden))
     return (x * gate[:, None, None, :])[:, ::stride, ::stride]
 
 
@@ -192,9 +199,9 @@ def msa(params: Params, x: jax.Array, *, stride: int = 1) -> jax.Array:
     query, key, value = (
         part.reshape(batch, -1, HEADS, depth) for part in jnp.split(normed, 3, axis=-1))
     mixed = lowering.attention(query, key, value)
-    tokens = mixed.reshape(batch, -1, channels) @ out + out_bias + tokens
-    hidden = jax.nn.gelu(layer_norm(tokens, scale2, shift2) @ ff1 + ff1_bias, approximate=False)
-    tokens = hidden @ ff2 + ff2_bias + tokens
+    tokens = dense((out, out_bias), mixed.reshape(batch, -1, channels)) + tokens
+    hidden = dense((ff1, ff1_bias), layer_norm(tokens, scale2, shift2))
+    tokens = dense((ff2, ff2_bias), jax.nn.gelu(hidden, approximate=False)) + tokens
     return tokens.reshape(x.shape)[:, ::stride, ::stride]
 
 
@@ -213,7 +220,7 @@ def flatten(params: Params, x: jax.Array) -> jax.Array:
 def dense(params: Params, x: jax.Array) -> jax.Array:
     """Dense layer: (kernel, bias)."""
     kernel, bias = params
-    return x @ kernel + bias
+    return x @ kernel + _per_channel(bias, x)
 
 
 def head_dropout(key: jax.Array, x: jax.Array) -> jax.Array:
