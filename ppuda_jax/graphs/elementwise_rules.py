@@ -12,7 +12,7 @@ _IDENTITY = ("convert_element_type", "copy", "stop_gradient", "reduce_precision"
              "layout_constraint", "reshard", "pvary", "sharding_constraint",
              "mesh_cast")  # fmt: skip
 LINEAR_UNARY = (*_IDENTITY, "neg", "real")
-PASSED_ON = ("optimization_barrier", "psum", "psum_invariant", "pmax", "pmin", "pbroadcast", "tie")
+PASSED_ON = ("optimization_barrier", "pbroadcast", "tie")
 
 
 
@@ -102,7 +102,7 @@ def unary(tracer: Interpreter, eqn, ins: list[Value]) -> Value:
 
 
 def passed_on(tracer: Interpreter, eqn, ins: list[Value]) -> list[Value]:
-    """Results that are the arguments one by one (barriers, collectives)."""
+    """Results that are the arguments one by one (barriers)."""
     return ins[-len(eqn.outvars) :]
 
 

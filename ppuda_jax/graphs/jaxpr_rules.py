@@ -29,25 +29,38 @@ from ppuda_jax.graphs.layout_rules import (
     unstack,
 )
 from ppuda_jax.graphs.lookup_rules import gather, update
-from ppuda_jax.graphs.values import Act, Joined, Value, Weight, axis_labels, settle
+from ppuda_jax.graphs.values import Act, Const, Joined, Value, Weight, axis_labels, settle
 
 
 def reduce(tracer: Interpreter, eqn, ins: list[Value]) -> Value:
     """Reductions."""
-    axes = tuple(int(i) for i in eqn.params["axes"])
-    value = ins[0]
+    return _reduced(tracer, ins[0], eqn.params["axes"], eqn.primitive.name)
+
+
+def collective(tracer: Interpreter, eqn, ins: list[Value]) -> list[Value]:
+    """psum and the like: reductions over the axes given by number (from vmap)."""
+    axes = [axis for axis in eqn.params["axes"] if isinstance(axis, int)]
+    name = "reduce_max" if "max" in eqn.primitive.name else "reduce_sum"
+    return [
+        value if isinstance(value, Const) else _reduced(tracer, value, axes, name)
+        for value in ins
+    ]
+
+
+def _reduced(tracer: Interpreter, value: Value, axes, name: str) -> Value:
+    axes = tuple(int(i) for i in axes)
     if isinstance(value, Joined):
         value = flatten_joined(value)
     if isinstance(value, Weight):
         return value.map(lambda v: v.drop(axes))
     stacked = any(part.kind == STACKED for i in axes for part in value.labels[i])
-    if stacked and eqn.primitive.name == "reduce_sum" and len(value.src) == 1:
+    if stacked and name == "reduce_sum" and len(value.src) == 1:
         node = tracer.graph.nodes[next(iter(value.src))]
         node.kind = "sum" if node.kind == "concat" else node.kind
         kept = tuple(axis for i, axis in enumerate(value.labels) if i not in axes)
         if len(axes) == 1:
             return value.plain(kept)
-    return pools.reduce(value, axes, eqn.primitive.name)
+    return pools.reduce(value, axes, name)
 
 
 def window(tracer: Interpreter, eqn, ins: list[Value]) -> Value:
@@ -101,6 +114,7 @@ RULES = {
     **{name: layout for name in LAYOUT},
     **{name: reduce for name in ("reduce_sum", "reduce_max", "reduce_min", "reduce_prod",
                                  "reduce_and", "reduce_or", "argmax", "argmin")},
+    **{name: collective for name in ("psum", "psum_invariant", "pmax", "pmin")},
     **{name: window for name in ("reduce_window_max", "reduce_window_min", "reduce_window_sum",
                                  "reduce_window")},
     **{name: update for name in ("dynamic_update_slice", "scatter", "scatter-add", "scatter_add",

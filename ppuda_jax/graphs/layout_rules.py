@@ -188,6 +188,14 @@ def _joined_layout(tracer: Interpreter, eqn, ins, value: Joined) -> Value:
             shape[where[axis]] = part.shape[axis]
             parts.append(part.map(lambda v, s=tuple(shape): v.broadcast(s, where)))
         return Joined(int(where[axis]), tuple(parts))
+    if name == "reshape":
+        target = _same_without_units(value.shape, output_shape(eqn), axis)
+        if target is not None:
+            shape, parts = list(output_shape(eqn)), []
+            for part in value.parts:
+                shape[target] = part.shape[axis]
+                parts.append(part.map(lambda v, s=tuple(shape): v.reshape(s)))
+            return Joined(target, tuple(parts))
     if name in ("slice", "dynamic_slice"):
         counts = output_shape(eqn)
         known = eqn.params.get("start_indices")
@@ -199,6 +207,15 @@ def _joined_layout(tracer: Interpreter, eqn, ins, value: Joined) -> Value:
             if chosen is not None:
                 return chosen
     return layout(tracer, eqn, [flatten_joined(value), *ins[1:]])
+
+
+def _same_without_units(before, after, axis: int) -> int | None:
+    """Where an axis goes in a reshape that only adds or removes axes of size 1."""
+    kept = [i for i, n in enumerate(before) if n != 1]
+    targets = [i for i, n in enumerate(after) if n != 1]
+    if axis not in kept or [before[i] for i in kept] != [after[i] for i in targets]:
+        return None
+    return targets[kept.index(axis)]
 
 
 def split(tracer: Interpreter, eqn, ins: list[Value]) -> list[Value]:

@@ -1,0 +1,172 @@
+"""Predicts the parameters of a network: `python -m experiments.predict --model=resnet50`.
+
+`--model` is a name of the zoo (resnet18, resnet34, resnet50, resnet101, wide_resnet50_2,
+wide_resnet28_10, vit, vit_b16, darts) or `package.module:factory`. A factory may take
+`num_classes` and `image_size` and returns a Flax module, or (apply_fn, variables, inputs).
+
+    python -m experiments.predict --model=resnet50 --checkpoint=my_ghn --output=resnet50_params
+    python -m experiments.predict --model=vit --output=vit.safetensors --evaluate --dataset=cifar10
+"""
+
+import argparse
+import functools
+import importlib
+import inspect
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ppuda_jax.calibration import calibrate
+from ppuda_jax.checkpoints import load_ghn
+from ppuda_jax.data.images import ImageArrays, dataset_spec, load_images, normalise
+from ppuda_jax.graphs.describe import describe
+from ppuda_jax.graphs.trace import trace
+from ppuda_jax.nets.zoo import MODELS, build_model
+from ppuda_jax.params_io import save_params
+from ppuda_jax.predict import predict_params
+
+_BATCH = 64
+
+
+def build(
+    name: str, num_classes: int, image_size: int, concrete: bool = False
+) -> tuple[Callable[..., Any], Any, Any]:
+    """Builds what `--model` names.
+
+    Args:
+      name: a zoo model or `package.module:factory`.
+      num_classes: size of the classifier.
+      image_size: pixels per side.
+      concrete: initialises the variables of a Flax module instead of describing them.
+
+    Returns:
+      (apply_fn, variables, abstract inputs).
+
+    Raises:
+      ValueError: if there is no such model.
+    """
+    if name in MODELS:
+        built = build_model(name, num_classes, image_size)
+    else:
+        module_name, _, factory_name = name.partition(":")
+        if not factory_name:
+            raise ValueError(
+                f"model must be one of {sorted(MODELS)} or package.module:factory, "
+                f"received {name!r}."
+            )
+        try:
+            factory = getattr(importlib.import_module(module_name), factory_name)
+        except (ImportError, AttributeError) as error:
+            raise ValueError(f"model {name!r} cannot be imported: {error}") from error
+        options = {"num_classes": num_classes, "image_size": image_size}
+        known = inspect.signature(factory).parameters
+        built = factory(**{key: value for key, value in options.items() if key in known})
+    if isinstance(built, tuple):
+        return built
+    images = jax.ShapeDtypeStruct((_BATCH, image_size, image_size, 3), jnp.float32)
+    init = jax.jit(built.init) if concrete else functools.partial(jax.eval_shape, built.init)
+    given = jnp.zeros(images.shape) if concrete else images
+    return built.apply, init(jax.random.key(0), given), images
+
+
+def accuracy(apply_fn: Callable[..., Any], variables: Any, data: ImageArrays) -> float:
+    """Top-1 accuracy in percent over full batches of 64, as the paper evaluates."""
+    run = jax.jit(
+        lambda v, images: jnp.argmax(apply_fn(v, normalise(images, data.spec)), axis=-1)
+    )
+    right, total = 0, 0
+    for images, labels in data.batches(min(_BATCH, len(data))):
+        if len(labels) == min(_BATCH, len(data)):
+            right += int((run(variables, images) == labels).sum())
+            total += len(labels)
+    return 100 * right / total
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", default="resnet50")
+    parser.add_argument("--checkpoint", default="ghn2-cifar10", help="name, folder or .pt file")
+    parser.add_argument("--output", help="orbax folder or .safetensors file to write")
+    parser.add_argument("--image_size", type=int, help="default: that of the dataset")
+    parser.add_argument("--any_image_size", action="store_true",
+                        help="accept another size than the checkpoint was trained for")  # fmt: skip
+    parser.add_argument("--unsupported", choices=("error", "init", "skip"), default="error")
+    parser.add_argument("--describe", action="store_true", help="print the graph's nodes")
+    parser.add_argument("--draw", help="file for a picture of the graph")
+    parser.add_argument("--evaluate", action="store_true", help="accuracy on the test images")
+    parser.add_argument("--dataset", help="default: by the classes of the checkpoint")
+    parser.add_argument("--data_dir")
+    parser.add_argument("--calibrate", type=int, default=0, metavar="BATCHES",
+                        help="fill batch_stats from so many training batches first")  # fmt: skip
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parses the command line, predicts, saves and evaluates.
+
+    Raises:
+      SystemExit: with one line that says what is wrong.
+    """
+    args = _parser().parse_args(argv)
+    try:
+        _run(args)
+    except (ValueError, FileNotFoundError, ImportError) as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+
+
+def _run(args: argparse.Namespace) -> None:
+    ghn = load_ghn(args.checkpoint)
+    dataset = args.dataset or ("imagenet" if ghn.config.num_classes == 1000 else "cifar10")
+    spec = dataset_spec(dataset)
+    size = args.image_size or spec.image_size
+    apply_fn, variables, inputs = build(
+        args.model, spec.num_classes, size, args.unsupported == "init"
+    )
+    start = time.perf_counter()
+    graph = trace(apply_fn, variables, inputs)
+    traced = time.perf_counter() - start
+    if args.describe:
+        print(describe(graph))
+    if args.draw:
+        from ppuda_jax.visualization import draw_graph
+
+        draw_graph(graph, args.draw)
+    initial = variables["params"] if args.unsupported == "init" else None
+    start = time.perf_counter()
+    params = predict_params(
+        apply_fn, graph, ghn=ghn, unsupported=args.unsupported, initial=initial,
+        any_image_size=args.any_image_size)  # fmt: skip
+    jax.block_until_ready(params)
+    predicted = time.perf_counter() - start
+    count = sum(leaf.size for leaf in jax.tree.leaves(params))
+    print(
+        f"{args.model}: {int(graph.n_node[0])} nodes traced in {traced:.2f} s, {count} parameters "
+        f"predicted in {predicted:.2f} s (compilation included)"
+    )
+    if args.output:
+        print(f"written to {save_params(args.output, params)}")
+    if args.evaluate:
+        _evaluate(args, dataset, apply_fn, {"params": params})
+
+
+def _evaluate(args: argparse.Namespace, dataset: str, apply_fn, variables) -> None:
+    statistics = "statistics of each batch"
+    if args.calibrate:
+        train = load_images(dataset, "train", args.data_dir)
+        images = (normalise(images, train.spec) for images, _ in train.batches(_BATCH))
+        chosen = (batch for batch, _ in zip(images, range(args.calibrate), strict=False))
+        variables = calibrate(apply_fn, variables, chosen, train=True)
+        statistics = f"statistics of {args.calibrate} training batches"
+    data = load_images(dataset, "test", args.data_dir)
+    value = accuracy(apply_fn, variables, data)
+    print(f"{dataset}: {value:.2f} % of {len(data)} test images right ({statistics})")
+
+
+if __name__ == "__main__":
+    main()
