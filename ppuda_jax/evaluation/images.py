@@ -1,0 +1,138 @@
+"""The images of an evaluation: on the device, normalised once, cut into batches.
+
+Batch norm uses the statistics of the batch it sees, so the batches are part of the result
+(paper, section 5.1: 64 images). The last batch is short, as in the reference. Where its size
+divides the others', its images are repeated to fill the batch: means and variances stay the same,
+and one compiled function serves all batches.
+
+Legend: `b` images of a batch, `s` image side.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ppuda_jax.data import images as images_lib
+from ppuda_jax.data.images import DatasetSpec, ImageArrays
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """One batch on the device.
+
+    Attributes:
+      images: float32 [b, s, s, 3], normalised.
+      labels: int32 [b].
+      weights: float32 [b], 0 for repeated images.
+    """
+
+    images: jax.Array
+    labels: jax.Array
+    weights: jax.Array
+
+    @property
+    def size(self) -> int:
+        """b."""
+        return self.labels.shape[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalImages:
+    """Images that networks are evaluated on.
+
+    Attributes:
+      spec: the dataset.
+      part: "val" or "test".
+      batches: all of them; those of one size come first.
+      num_images: images in them, repeats not counted.
+      noise: standard deviation of the noise that was added.
+    """
+
+    spec: DatasetSpec
+    part: str
+    batches: tuple[Batch, ...]
+    num_images: int
+    noise: float
+
+    @property
+    def batch_size(self) -> int:
+        """b of the first batch."""
+        return self.batches[0].size
+
+
+def make_images(
+    arrays: ImageArrays,
+    part: str,
+    *,
+    batch_size: int = 64,
+    max_images: int | None = None,
+    noise: float = 0.0,
+    seed: int = 0,
+) -> EvalImages:
+    """Prepares images for evaluation.
+
+    Args:
+      arrays: the images.
+      part: their name in results.
+      batch_size: b.
+      max_images: take only the first ones.
+      noise: standard deviation of Gaussian noise on pixels in [0, 1], clipped before
+        normalisation (paper, section 5.1: 0.08 on CIFAR-10).
+      seed: of the noise.
+
+    Returns:
+      The batches, on the default device.
+
+    Raises:
+      ValueError: an option that is out of range.
+    """
+    if batch_size < 2:
+        raise ValueError(f"batch_size must be at least 2 (batch norm), got {batch_size}")
+    if max_images is not None and max_images < 2:
+        raise ValueError(f"max_images must be at least 2, got {max_images}")
+    if not 0 <= noise < 1:
+        raise ValueError(f"noise must lie in [0, 1), got {noise}")
+    total = len(arrays) if max_images is None else min(max_images, len(arrays))
+    batch_size = min(batch_size, total)
+    batches = []
+    for number, start in enumerate(range(0, total, batch_size)):
+        rows = np.arange(start, min(start + batch_size, total))
+        key = jax.random.fold_in(jax.random.key(seed), number)
+        images = _prepare(jnp.asarray(arrays.images[rows]), key, arrays.spec, noise)
+        repeats = batch_size // len(rows) if batch_size % len(rows) == 0 else 1
+        weights = np.repeat(np.eye(1, repeats, dtype=np.float32)[0], len(rows))
+        batches.append(
+            Batch(
+                jnp.tile(images, (repeats, 1, 1, 1)),
+                jnp.asarray(np.tile(arrays.labels[rows], repeats)),
+                jnp.asarray(weights),
+            )
+        )
+    return EvalImages(arrays.spec, part, tuple(batches), total, noise)
+
+
+def load_eval_images(
+    dataset: str, part: images_lib.Split = "test", data_dir: str | None = None, **options
+) -> EvalImages:
+    """Loads a dataset's validation or test images; see `make_images` for the options.
+
+    Raises:
+      ValueError: an unknown dataset or part, or one that does not fit in memory.
+      FileNotFoundError: missing data.
+    """
+    if part not in ("val", "test"):
+        raise ValueError(f"part must be val or test, got {part!r}")
+    return make_images(images_lib.load_images(dataset, part, data_dir), part, **options)
+
+
+def _prepare(images: jax.Array, key: jax.Array, spec: DatasetSpec, noise: float) -> jax.Array:
+    """Noise and normalisation of uint8 [b, s, s, 3]; consumes `key`."""
+    if noise == 0:
+        return images_lib.normalise(images, spec)
+    pixels = images.astype(jnp.float32) / 255.0
+    pixels = jnp.clip(pixels + noise * jax.random.normal(key, images.shape), 0.0, 1.0)
+    return images_lib.normalise(pixels * 255.0, spec)

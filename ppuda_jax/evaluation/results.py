@@ -1,0 +1,177 @@
+"""What an evaluation found: one record per network, their summary, and the file they are kept in.
+
+Accuracies are fractions. The file has a line that says what was evaluated, and one per network;
+it is replaced whole, so that it is never half written.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import math
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ppuda_jax import config
+
+
+@dataclasses.dataclass(frozen=True)
+class NetResult:
+    """The result of one network.
+
+    Attributes:
+      split: its split.
+      index: its number there.
+      name: its name.
+      num_params: scalars that were predicted.
+      top1: accuracy.
+      top5: how often the label is among the five largest logits.
+      loss: mean cross-entropy.
+      num_images: images it was evaluated on.
+      predict_s: seconds to predict (or draw) its parameters.
+      run_s: seconds to run it on all images.
+      compile_s: seconds it waited for compilation, about 0 if its programs were there.
+      runner: "executor", or "network" for its own compiled Flax network.
+      reason: why the executor did not run it; empty if it did.
+    """
+
+    split: str
+    index: int
+    name: str
+    num_params: int
+    top1: float
+    top5: float
+    loss: float
+    num_images: int
+    predict_s: float
+    run_s: float
+    compile_s: float
+    runner: str
+    reason: str = ""
+
+    @property
+    def finite(self) -> bool:
+        """Whether the network's loss is a number."""
+        return math.isfinite(self.loss)
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """Mean, standard error and maximum of accuracies over networks.
+
+    Attributes:
+      count: networks.
+      top1, top1_se, top1_max: accuracy.
+      top5, top5_se: top-5 accuracy.
+      not_finite: networks without a finite loss.
+      through_executor: networks that the executor ran.
+      predict_s, run_s: mean seconds per network.
+    """
+
+    count: int
+    top1: float
+    top1_se: float
+    top1_max: float
+    top5: float
+    top5_se: float
+    not_finite: int
+    through_executor: int
+    predict_s: float
+    run_s: float
+
+
+def summarise(results: Sequence[NetResult]) -> Summary:
+    """Summarises results.
+
+    Raises:
+      ValueError: no results.
+    """
+    if not results:
+        raise ValueError("a summary needs at least one result, got none")
+    top1, top1_se = mean_and_error([r.top1 for r in results])
+    top5, top5_se = mean_and_error([r.top5 for r in results])
+    return Summary(
+        count=len(results),
+        top1=top1,
+        top1_se=top1_se,
+        top1_max=max(r.top1 for r in results),
+        top5=top5,
+        top5_se=top5_se,
+        not_finite=sum(not r.finite for r in results),
+        through_executor=sum(r.runner == "executor" for r in results),
+        predict_s=mean_and_error([r.predict_s for r in results])[0],
+        run_s=mean_and_error([r.run_s for r in results])[0],
+    )
+
+
+def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and its standard error (0 for a single value)."""
+    mean = math.fsum(values) / len(values)
+    if len(values) == 1:
+        return mean, 0.0
+    variance = math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1)
+    return mean, math.sqrt(variance / len(values))
+
+
+class ResultFile:
+    """Results in a JSONL file; an interrupted evaluation continues from it."""
+
+    def __init__(self, path: str | os.PathLike[str], identity: Mapping[str, Any]) -> None:
+        """Opens or starts a file.
+
+        Args:
+          path: the file.
+          identity: JSON-ready description of what is evaluated, the first line.
+
+        Raises:
+          ValueError: the file belongs to another evaluation, or is none.
+        """
+        self._path = pathlib.Path(path).expanduser()
+        self._identity = json.loads(json.dumps(dict(identity)))
+        self._results: dict[tuple[str, int], NetResult] = {}
+        if self._path.exists():
+            self._read()
+
+    def get(self, split: str, index: int) -> NetResult | None:
+        """The result of a network, None if it is not there yet."""
+        return self._results.get((split, index))
+
+    def add(self, result: NetResult) -> None:
+        """Adds a result and writes the file."""
+        self._results[result.split, result.index] = result
+        lines = [self._identity, *map(dataclasses.asdict, self._results.values())]
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        config.write_atomic(self._path, "".join(json.dumps(line) + "\n" for line in lines))
+
+    def _read(self) -> None:
+        try:
+            first, *rest = [json.loads(line) for line in self._path.read_text().splitlines()]
+            results = [NetResult(**line) for line in rest]
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{self._path} is no file of results ({error})") from error
+        if first != self._identity:
+            keys = sorted(set(first) | set(self._identity))
+            differing = [
+                f"{key}: there {first.get(key)!r}, now {self._identity.get(key)!r}"
+                for key in keys
+                if first.get(key) != self._identity.get(key)
+            ]
+            raise ValueError(
+                f"{self._path} holds another evaluation ({'; '.join(differing)}): choose another "
+                "output, or remove it"
+            )
+        self._results = {(r.split, r.index): r for r in results}
+
+
+def to_csv(results: Sequence[NetResult]) -> str:
+    """Results as CSV text with a header."""
+    text = io.StringIO()
+    fields = [field.name for field in dataclasses.fields(NetResult)]
+    writer = csv.DictWriter(text, fields, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(dataclasses.asdict(result) for result in results)
+    return text.getvalue()
