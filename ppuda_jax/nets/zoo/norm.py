@@ -30,9 +30,9 @@ class BatchNorm(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, (channels,))
         if not train and self.has_variable("batch_stats", "mean"):
             mean = self.get_variable("batch_stats", "mean")
-            var = self.get_variable("batch_stats", "var")
-            gain = jax.lax.rsqrt(var + ops.EPSILON) * scale
-            return (x - mean) * gain + bias
+            gain = jax.lax.rsqrt(self.get_variable("batch_stats", "var") + ops.EPSILON) * scale
+            mean, gain, shift = (v.reshape(1, 1, 1, -1) for v in (mean, gain, bias))
+            return (x - mean) * gain + shift
         if train and self.is_mutable_collection("batch_stats"):
             self._update(x)
         return ops.batch_norm(x, scale, bias)
