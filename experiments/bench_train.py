@@ -1,0 +1,396 @@
+"""Times the training step on architectures it never saw, alone and beside the reference.
+
+    python -m experiments.bench_train --num_archs=500
+    python -m experiments.bench_train --peer=DIR --peer_python=PYTHON --peer_archs=40
+
+`--peer` is a checkout of the reference implementation and `--peer_python` an interpreter that can
+import it; both implementations then train on the same architectures by turns, a block of steps
+each, so that their ratio holds on a busy machine too. Images are scikit-learn's digits.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from absl import app, flags
+
+from ppuda_jax.memory import keep_freed_memory
+
+_NUM_ARCHS = flags.DEFINE_integer("num_archs", 100, "never-seen architectures of the first table")
+_META_BATCH = flags.DEFINE_integer("meta_batch_size", 1, "networks per step")
+_BATCH = flags.DEFINE_integer("batch_size", 64, "images per step")
+_MODEL = flags.DEFINE_enum("model", "ghn2", ["ghn2", "ghn1", "mlp"], "hypernetwork")
+_DTYPE = flags.DEFINE_enum("compute_dtype", "float32", ["float32", "bfloat16"], "of activations")
+_MAX_VARIANTS = flags.DEFINE_integer("max_variants", None, "most frequent variants to compile")
+_PROBE = flags.DEFINE_integer("probe_archs", 512, "architectures drawn to find the variants")
+_BREAKDOWN = flags.DEFINE_integer("breakdown_archs", 20, "steps taken apart; 0 for none")
+_CACHE = flags.DEFINE_string(
+    "compilation_cache", "~/.cache/ppuda_jax/xla", "folder of compiled programs; `none` for none"
+)
+_PEER = flags.DEFINE_string("peer", None, "checkout of the reference implementation")
+_PEER_PYTHON = flags.DEFINE_string("peer_python", sys.executable, "interpreter with PyTorch")
+_PEER_ARCHS = flags.DEFINE_integer("peer_archs", 20, "architectures of the comparison")
+_BLOCK = flags.DEFINE_integer("block", 5, "steps of one implementation before the other's turn")
+_SEED = flags.DEFINE_integer("seed", 1111, "of the architectures")
+
+Row = Mapping[str, float]
+
+
+# ---- tables ----------------------------------------------------------------------------------
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Formats a Markdown table; floats get three digits."""
+
+    def line(cells: Sequence[object]) -> str:
+        texts = [f"{c:.3f}" if isinstance(c, float) else str(c) for c in cells]
+        return "| " + " | ".join(texts) + " |"
+
+    return "\n".join([line(header), "|" + "---|" * len(header), *map(line, rows)])
+
+
+def summary(seconds: Sequence[float]) -> list[float]:
+    """Mean, median, 90th percentile and maximum."""
+    return [float(x) for x in (np.mean(seconds), np.median(seconds),
+                               np.percentile(seconds, 90), np.max(seconds))]  # fmt: skip
+
+
+def comparison(ours: Sequence[float], peers: Sequence[Row]) -> str:
+    """Table of both implementations' steps and their ratios (ours to the reference's)."""
+    theirs = [row["step"] for row in peers]
+    ratios = np.array(ours) / np.array(theirs)
+    rows = [
+        ["ours", *summary(ours), ""],
+        ["reference", *summary(theirs), ""],
+        ["ratio", *[a / b for a, b in zip(summary(ours), summary(theirs), strict=True)],
+         float(np.median(ratios))],
+    ]  # fmt: skip
+    head = ["s/step", "mean", "median", "90 %", "max", "median of ratios"]
+    parts = [[name, float(np.mean([row[name] for row in peers]))]
+             for name in ("build", "predict", "forward", "backward")]  # fmt: skip
+    note = (
+        f"{len(theirs)} steps each, by turns, on the same architectures. Neither time has the\n"
+        "graphs in it (both implementations make or read them in other processes); the\n"
+        "reference's has its networks' construction (`build`), which its loop does in each step."
+    )
+    return "\n\n".join([table(head, rows), note, table(["reference, part", "mean s"], parts)])
+
+
+def breakdown_table(rows: Sequence[Row]) -> str:
+    """Table of where a step's time goes, from rows of `Bench.take_apart`."""
+    mean = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+    parts = [
+        ["predict, forward", mean["predict"]],
+        ["predict, backward", mean["predict_grad"] - mean["predict"]],
+        ["stems, heads, images, update, buffers", mean["empty"] - mean["predict_grad"]],
+        ["operations, forward", mean["no_backward"] - mean["empty"]],
+        ["operations, backward", mean["step"] - mean["no_backward"]],
+        ["whole step", mean["step"]],
+        ["(loops alone: every instruction an addition)", mean["additions"] - mean["empty"]],
+    ]
+    named = [[name, seconds, f"{seconds / mean['step']:.0%}"] for name, seconds in parts]
+    return table(["part", "mean s", "share"], named)
+
+
+# ---- ours ------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class WarmUp:
+    """What compiling ahead took.
+
+    Attributes:
+        found: variants among the probed architectures.
+        compiled: of these, compiled.
+        covered: share of the probed architectures that those run.
+        seconds: wall time.
+        cache_hits: programs found in the cache on disk.
+    """
+
+    found: int
+    compiled: int
+    covered: float
+    seconds: float
+    cache_hits: int
+
+
+class Bench:
+    """The training step as `ppuda_jax.training.loop` runs it, step by step."""
+
+    def __init__(self) -> None:
+        from ppuda_jax import parallel
+        from ppuda_jax.training.compilation import CompileCounter, use_cache
+        from ppuda_jax.training.config import TrainConfig
+        from ppuda_jax.training.setup import deepnets_task, ghn_config
+        from ppuda_jax.training.state import make_state
+        from ppuda_jax.training.step import StepPrograms
+
+        self.parallel = parallel
+        self.settings = TrainConfig(
+            dataset="digits", model=_MODEL.value, meta_batch_size=_META_BATCH.value,
+            batch_size=_BATCH.value, compute_dtype=_DTYPE.value, seed=_SEED.value, num_devices=1,
+            steps=10**6,
+        )  # fmt: skip
+        use_cache(None if _CACHE.value == "none" else _CACHE.value)
+        self.compiles = CompileCounter()
+        self.task = deepnets_task(self.settings)
+        spec = self.task.images.spec
+        self.ghn = ghn_config(self.settings, spec.image_size, spec.num_classes)
+        self.topology = parallel.make_topology(1)
+        state = parallel.to_host(make_state(self.task.theta, self.settings))
+        self.state = parallel.replicate(state, self.topology)
+        self.resident = parallel.replicate(self.task.images.resident, self.topology)
+        self.programs = StepPrograms(
+            self.task.loss_for, self.task.images, self.settings, self.topology
+        )
+        batch = self.task.images.batch(0)[None]
+        rate = np.full(1, 1e-3, np.float32)
+        self.inputs = parallel.replicate((batch, rate), self.topology)
+        self.predictors: dict[Any, tuple[Any, Any]] = {}
+
+    def stream(self, variants: frozenset | None, first: int) -> Any:
+        """Meta-batches of the architectures from number `first` on, built in this thread."""
+        from ppuda_jax.data.grouping import GroupingState
+        from ppuda_jax.data.stream import ArchitectureStream
+
+        return ArchitectureStream(
+            self.task.networks, meta_batch_size=self.settings.meta_batch_size, workers=0,
+            prefetch=0, variants=variants, state=GroupingState(next_index=first),
+        )  # fmt: skip
+
+    def warm_up(self) -> tuple[WarmUp, frozenset]:
+        """Compiles the most frequent variants, and runs each once."""
+        stream = self.stream(None, 0)
+        found = stream.probe(_PROBE.value)
+        chosen = found[: _MAX_VARIANTS.value]
+        examples = []
+        for variant, surveys in chosen:
+            arrays = stream.example(surveys)
+            if arrays is not None:
+                networks = self.parallel.split(arrays, self.topology)
+                args = (self.state, self.resident, networks, *self.inputs)
+                examples.append((variant, args))
+        started = time.perf_counter()
+        self.programs.warm_up(examples)
+        seconds = time.perf_counter() - started
+        for variant, args in examples:
+            self.step(variant, args[2])
+        covered = sum(len(surveys) for _, surveys in chosen) / _PROBE.value
+        report = WarmUp(len(found), len(examples), covered, seconds, self.compiles.cache_hits)
+        return report, frozenset(variant for variant, _ in examples)
+
+    def step(self, variant: Any, arrays: Any) -> float:
+        """Seconds of one step, arrays on the host included."""
+        import jax
+
+        started = time.perf_counter()
+        networks = self.parallel.split(arrays, self.topology)
+        self.state, metrics = self.programs.run(
+            variant, self.state, self.resident, networks, *self.inputs
+        )
+        jax.block_until_ready((self.state, metrics))
+        return time.perf_counter() - started
+
+    def take_apart(self, variant: Any, arrays: Any) -> Row:
+        """Seconds of a step, of the same step with parts of its programs left out, and of
+        predicting; programs are data, so that nothing is compiled but the predictors."""
+        import jax
+
+        programs = arrays.programs
+        none = jax.tree.map(np.zeros_like, programs.backward_count)
+        no_backward = programs.replace(backward_count=none)
+        empty = no_backward.replace(
+            forward_count=jax.tree.map(np.zeros_like, programs.forward_count)
+        )
+        cases = {"step": programs, "no_backward": no_backward, "empty": empty,
+                 "additions": _additions(variant, programs)}  # fmt: skip
+        row = {name: self.step(variant, arrays.replace(programs=case))
+               for name, case in cases.items()}  # fmt: skip
+        one = jax.device_put(jax.tree.map(lambda leaf: leaf[0, 0], arrays))
+        for name, program in zip(("predict", "predict_grad"), self._predictors(variant),
+                                 strict=True):  # fmt: skip
+            jax.block_until_ready(program(self.state.theta, one))
+            started = time.perf_counter()
+            jax.block_until_ready(program(self.state.theta, one))
+            row[name] = time.perf_counter() - started
+        return row
+
+    def _predictors(self, variant: Any) -> tuple[Any, Any]:
+        import jax
+        import jax.numpy as jnp
+
+        from ppuda_jax.training.objective import predict_tables
+
+        def predict(theta: Any, networks: Any) -> Any:
+            return predict_tables(self.ghn, variant, theta, networks)
+
+        def total(theta: Any, networks: Any) -> jax.Array:
+            return sum(jnp.sum(leaf) for leaf in jax.tree.leaves(predict(theta, networks)))
+
+        if variant not in self.predictors:
+            self.predictors[variant] = jax.jit(predict), jax.jit(jax.grad(total))
+        return self.predictors[variant]
+
+
+def _additions(variant: Any, programs: Any) -> Any:
+    """The same programs with every instruction inside a file an addition, the others left out."""
+    from ppuda_jax.executor.layout import layout_of
+
+    changed: dict[str, dict[str, np.ndarray]] = {}
+    for kind in ("forward", "backward"):
+        codes = {name: code.copy() for name, code in getattr(programs, kind).items()}
+        counts = {name: c.copy() for name, c in getattr(programs, f"{kind}_count").items()}
+        for group in layout_of(variant).groups:
+            if group.inner:
+                codes[group.name][..., 0] = group.opcode["add"]
+            else:
+                counts[group.name][...] = 0
+        changed |= {kind: codes, f"{kind}_count": counts}
+    return programs.replace(**changed)
+
+
+# ---- the reference ---------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def reference(configs: Sequence[Any]) -> Iterator[Any]:
+    """Starts the reference's step on these architectures; yields it as a function."""
+    with tempfile.TemporaryDirectory() as folder:
+        _write_archs(os.path.join(folder, "deepnets1m_eval.hdf5"), configs)
+        script = pathlib.Path(__file__).with_name("bench_peer.py")
+        command = [_PEER_PYTHON.value, "-P", str(script), f"--checkout={_PEER.value}",
+                   f"--archs={folder}", f"--batch_size={_BATCH.value}",
+                   f"--threads={os.cpu_count()}"]  # fmt: skip
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+        )
+
+        def answer() -> dict[str, Any]:
+            line = process.stdout.readline()
+            if not line:
+                sys.exit(f"the reference did not answer (its messages are above): {command}")
+            return json.loads(line)
+
+        def step(numbers: Sequence[int]) -> dict[str, Any]:
+            process.stdin.write(json.dumps(list(numbers)) + "\n")
+            return answer()
+
+        try:
+            answer()
+            yield step
+        finally:
+            process.stdin.close()
+            process.terminate()
+            process.wait()
+
+
+def _write_archs(path: str, configs: Sequence[Any]) -> None:
+    from ppuda_jax.archs.hdf5 import FILE_DISTANCE, SplitWriter
+    from ppuda_jax.archs.plan import make_plan
+    from ppuda_jax.graphs.from_plan import graph_from_plan
+    from ppuda_jax.graphs.records import encode_nodes
+
+    def records() -> Iterator[tuple[dict[str, Any], np.ndarray, np.ndarray]]:
+        for config in configs:
+            plan = make_plan(config)
+            graph = graph_from_plan(plan)
+            record = {**config.to_dict(), "num_nodes": graph.num_nodes}
+            yield record, graph.distances(FILE_DISTANCE), encode_nodes(plan)
+
+    with SplitWriter(path) as writer:
+        writer.write_split("val", records())
+
+
+def compare(bench: Bench, groups: Sequence[Any]) -> tuple[list[float], list[Row]]:
+    """Steps of both implementations on the same groups, a block of each by turns."""
+    configs = [bench.task.networks.config(i) for group in groups for i in group.indices]
+    size = _META_BATCH.value
+    ours: list[float] = []
+    theirs: list[Row] = []
+    with reference(configs) as peer_step:
+        for k in range(min(2, len(groups))):
+            peer_step(range(k * size, (k + 1) * size))  # warm-up
+        for first in range(0, len(groups), _BLOCK.value):
+            block = range(first, min(first + _BLOCK.value, len(groups)))
+            mine = [bench.step(groups[k].variant, groups[k].arrays) for k in block]
+            answers = [peer_step(range(k * size, (k + 1) * size)) for k in block]
+            for seconds, row in zip(mine, answers, strict=True):
+                if "error" in row:
+                    print(f"left out, the reference failed: {row['error']}", file=sys.stderr)
+                else:
+                    ours.append(seconds)
+                    theirs.append(row)
+    return ours, theirs
+
+
+# ---- the run ---------------------------------------------------------------------------------
+
+
+def memory_line(before: int) -> str:
+    """Peak memory of this process, and of the device where it counts its own."""
+    import jax
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    line = (f"peak memory of the process {peak / 2**20:.2f} GiB "
+            f"({before / 2**20:.2f} GiB of it after compiling)")  # fmt: skip
+    stats = jax.devices()[0].memory_stats()
+    if stats:
+        line += f", of the device {stats['peak_bytes_in_use'] / 2**30:.2f} GiB"
+    return line
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected arguments {argv[1:]}; use --flag=value")
+    keep_freed_memory()
+    import jax
+
+    bench = Bench()
+    warm_up, variants = bench.warm_up()
+    after_compiling = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(f"{jax.devices()[0].device_kind} ({platform.machine()}, {os.cpu_count()} cores), JAX "
+          f"{jax.__version__}, {_MODEL.value}, batch {_BATCH.value}, meta-batch "
+          f"{_META_BATCH.value}, {_DTYPE.value}\n")  # fmt: skip
+    print(f"warm-up: {warm_up.compiled} of {warm_up.found} variants compiled in "
+          f"{warm_up.seconds:.1f} s ({warm_up.cache_hits} from the cache); they run "
+          f"{warm_up.covered:.1%} of the networks\n", flush=True)  # fmt: skip
+    stream = bench.stream(variants, _PROBE.value)
+    calls, seconds, builds = bench.compiles.calls, [], []
+    groups = []
+    kept = max(_BREAKDOWN.value, _PEER_ARCHS.value if _PEER.value else 0) // _META_BATCH.value
+    for _ in range(-(-_NUM_ARCHS.value // _META_BATCH.value)):
+        started = time.perf_counter()
+        group = next(stream)
+        builds.append(time.perf_counter() - started)
+        seconds.append(bench.step(group.variant, group.arrays))
+        if len(groups) < kept:
+            groups.append(group)
+    new = bench.compiles.calls - calls
+    print(f"compilations over {len(seconds) * _META_BATCH.value} never-seen architectures: "
+          f"{new}\n")  # fmt: skip
+    print(table(["s", "mean", "median", "90 %", "max"],
+                [["step", *summary(seconds)],
+                 ["sampling and arrays (in workers)", *summary(builds)]]))  # fmt: skip
+    print(f"\n{memory_line(after_compiling)}", flush=True)
+    if _PEER.value:
+        count = _PEER_ARCHS.value // _META_BATCH.value
+        print("\n" + comparison(*compare(bench, groups[:count])), flush=True)
+    if _BREAKDOWN.value:
+        count = max(1, _BREAKDOWN.value // _META_BATCH.value)
+        rows = [bench.take_apart(g.variant, g.arrays) for g in groups[:count]]
+        print("\n" + breakdown_table(rows))
+
+
+if __name__ == "__main__":
+    app.run(main)

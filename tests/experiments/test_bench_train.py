@@ -1,0 +1,72 @@
+"""The benchmark of the training step: flags, tables, files for the reference; nothing compiled."""
+
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from experiments import bench_train
+from ppuda_jax.archs.hdf5 import load_split
+from ppuda_jax.archs.plan import make_plan
+from ppuda_jax.archs.sampling import arch_at
+from ppuda_jax.executor.layout import layout_of
+from ppuda_jax.executor.program import make_program
+from ppuda_jax.executor.tables import stack_programs
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--number=3"], "Unknown command line flag"),
+        (["extra"], "unexpected arguments ['extra']"),
+        (["--model=ghn4"], "value should be one of <ghn2|ghn1|mlp>"),
+    ],
+)
+def test_flags_are_checked(flags, message):
+    command = [sys.executable, "-m", "experiments.bench_train", *flags]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert result.returncode != 0
+    assert message in result.stderr + result.stdout
+
+
+def test_tables():
+    assert bench_train.table(["a", "b"], [["x", 0.5]]) == "| a | b |\n|---|---|\n| x | 0.500 |"
+    assert bench_train.summary([1.0, 2.0, 6.0])[:2] == [3.0, 2.0]
+    peers = [
+        {"step": t, "build": 0.1, "predict": 0.2, "forward": 0.3, "backward": 0.4}
+        for t in (2.0, 4.0, 8.0)
+    ]
+    lines = bench_train.comparison([1.0, 1.0, 8.0], peers).splitlines()
+    assert lines[4] == "| ratio | 0.714 | 0.250 | 0.917 | 1.000 | 0.500 |"
+    parts = {"step": 2.0, "no_backward": 1.0, "empty": 0.5, "additions": 0.6}
+    text = bench_train.breakdown_table([{**parts, "predict": 0.1, "predict_grad": 0.3}])
+    assert "| operations, backward | 1.000 | 50% |" in text
+    assert "| predict, backward | 0.200 | 10% |" in text
+    assert "| (loops alone: every instruction an addition) | 0.100 | 5% |" in text
+
+
+def test_additions_keep_the_shape_of_programs():
+    program = make_program(make_plan(arch_at("train", 0)))
+    programs = stack_programs([program])
+    changed = bench_train._additions(program.variant, programs)
+    for group in layout_of(program.variant).groups:
+        code = changed.forward[group.name]
+        assert code.shape == programs.forward[group.name].shape
+        if group.inner:
+            assert (code[..., 0] == group.opcode["add"]).all()
+            np.testing.assert_array_equal(code[..., 1:], programs.forward[group.name][..., 1:])
+        else:
+            assert changed.backward_count[group.name].sum() == 0
+
+
+def test_architectures_for_the_reference(tmp_path):
+    configs = [arch_at("train", index) for index in range(3)]
+    path = str(tmp_path / "deepnets1m_eval.hdf5")
+    bench_train._write_archs(path, configs)
+    records = load_split(path, "val")
+    assert [record.config for record in records] == configs
+    assert records.stored_graph(1).adjacency.shape[0] == records[1].num_nodes
