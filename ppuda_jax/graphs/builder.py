@@ -126,6 +126,13 @@ class GraphBuilder:
         self.uses.append(use)
         self.by_leaf.setdefault(view.leaf, []).append(use)
 
+    def refuse_behind(self, nodes: Iterable[int], reason: str) -> None:
+        """Records a reason for all leaves that lead to some nodes."""
+        mask = self.behind(nodes)
+        for use in self.uses:
+            if mask >> use.node & 1:
+                self.refuse(use.leaf, reason)
+
     def unbind(self, node: int, reason: str) -> None:
         """Takes a node out of the graph again; its leaves get the reason."""
         self.nodes[node].contracted = True

@@ -1,7 +1,6 @@
 """Rules for elementwise primitives and for those outside the vocabulary."""
 
 import dataclasses
-import math
 
 from ppuda_jax.graphs import patterns
 from ppuda_jax.graphs.interpret import Interpreter, enter_unknown
@@ -128,7 +127,7 @@ def _with_const(name: str, act: Act, const: Const, const_first: bool) -> Act:
     if act.stat is not None and (name == "pow" or (name == "div" and const_first)):
         return dataclasses.replace(act, stat=dataclasses.replace(act.stat, root=True))
     if name in ("add", "sub", "mul", "div", "add_any"):
-        return act if const.statistic else dataclasses.replace(act, fresh=None)
+        return dataclasses.replace(act, fresh=None)
     if name in ("max", "min") and act.stat is not None:
         return act
     return dataclasses.replace(act, norm=None, fresh=None)
@@ -143,10 +142,11 @@ def _weight_const(eqn, weight: Value, const: Const) -> Value:
 
 def _with_weight(tracer: Interpreter, eqn, act: Act, weight: Value, weight_first: bool) -> Value:
     name, graph = eqn.primitive.name, tracer.graph
-    if not act.from_input and not isinstance(weight, Joined):
-        main = weight.view
-        if main.coverage == math.prod(main.shape) > 1 and len(main.shape) > 1:
-            return weight  # an adapter or a correction added to a kernel
+    if not act.from_input and isinstance(weight, Weight):
+        leaf_shape = graph.tree.shapes[weight.view.leaf]
+        if len(leaf_shape) > 1 and weight.shape == leaf_shape == act.shape:
+            graph.refuse_behind(act.src, "an adapter that is added to another parameter")
+            return weight
     if isinstance(weight, Joined):
         if name in patterns.ADDITIVE + patterns.MULTIPLICATIVE:
             return _with_joined(tracer, eqn, act, weight)

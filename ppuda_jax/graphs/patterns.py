@@ -102,9 +102,8 @@ def _forget_running_mean(graph: GraphBuilder, act: Act) -> None:
 
 def shift(graph: GraphBuilder, act: Act, weight: Weight, how: str) -> Act:
     """Data plus (or minus) a parameter: bias of a norm, bias, or positional encoding."""
+    weight = _unused_first(graph, weight)
     view = weight.view
-    if view.coverage == 0 or not weight.shape:
-        view = weight.view
     if act.fresh is not None and view.coverage == act.fresh.size and how != "sub":
         return _norm_bias(graph, act, weight)
     if act.norm is not None and len(view.varying()) <= 1 and not act.product:
@@ -126,6 +125,17 @@ def shift(graph: GraphBuilder, act: Act, weight: Weight, how: str) -> Act:
     node = graph.add("bias", sources(graph, act))
     graph.bind(node, "bias", view, (view.leaf_digits,))
     return Act(frozenset((node,)), act.labels, product=act.product, from_input=act.from_input)
+
+
+def _unused_first(graph: GraphBuilder, weight: Weight) -> Weight:
+    """Makes a leaf that has no node yet the main one, as in bias - mean * scale."""
+    if not weight.others or graph.shared(weight.view) is None:
+        return weight
+    for view, how in weight.others:
+        if view.coverage == weight.view.coverage and graph.shared(view) is None:
+            rest = tuple(item for item in weight.others if item[0] is not view)
+            return dataclasses.replace(weight, view=view, others=((weight.view, how), *rest))
+    return weight
 
 
 def _norm_bias(graph: GraphBuilder, act: Act, weight: Weight) -> Act:
