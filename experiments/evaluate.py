@@ -14,7 +14,7 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 
-from absl import app, flags
+from absl import app, flags, logging
 
 FLAGS = flags.FLAGS
 
@@ -39,6 +39,7 @@ flags.DEFINE_integer("seed", 0, "of noise and random parameters")
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments {argv[1:]}; use --flag=value")
+    logging.set_verbosity(logging.ERROR)
     try:
         print(run())
     except (ValueError, FileNotFoundError) as error:
@@ -163,7 +164,7 @@ class _Bar:
         import tqdm
 
         if self._bar is None:
-            layout = "{desc} {n}/{total} {postfix}"
+            layout = "{desc} {n}/{total}{postfix}"
             self._bar = tqdm.tqdm(
                 total=total, initial=done - 1, desc=self._split, bar_format=layout
             )

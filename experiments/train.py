@@ -7,6 +7,8 @@ found in `--workdir` is resumed.
 
 import dataclasses
 import sys
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from absl import app, flags
 
@@ -48,15 +50,37 @@ def main(argv: list[str]) -> None:
             parallel.init_hosts(flags.FLAGS.coordinator, flags.FLAGS.num_hosts, flags.FLAGS.host_id)
         settings = settings_from_flags()
         print(config.to_json(settings), file=sys.stderr)
-        task = deepnets_task(settings)
+        task = deepnets_task(settings, validation(settings))
         result = train(settings, task)
     except (ValueError, FileNotFoundError, NonFiniteError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
     print(
         f"{result.reason} after {result.step} steps, {result.seconds:.0f} s of training, "
         f"{result.programs} compiled programs, {result.skipped} updates skipped; "
-        f"checkpoints in {settings.workdir}"
+        f"checkpoints in {settings.workdir}",
+        flush=True,
     )
+    wanted = flags.FLAGS.report
+    wanted = settings.dataset == "digits" if wanted is None else wanted
+    if wanted and flags.FLAGS.host_id == 0 and result.reason in ("finished", "time limit"):
+        from experiments import report
+
+        theta = report.trained_theta(settings, result.theta)
+        print(report.training_report(settings, task, theta))
+
+
+def validation(settings: TrainConfig) -> Callable[[Any, int], Mapping[str, float]] | None:
+    """What `--eval_every` asks for: unseen architectures on validation images."""
+    if not settings.eval_every:
+        return None
+    from ppuda_jax.data.images import dataset_spec
+    from ppuda_jax.evaluation import EvalSettings, validation_hook
+    from ppuda_jax.training.setup import ghn_config
+
+    spec = dataset_spec(settings.dataset)
+    ghn = ghn_config(settings, spec.image_size, spec.num_classes)
+    options = EvalSettings(compute_dtype=settings.compute_dtype)
+    return validation_hook(ghn, settings.dataset, settings.data_dir, settings=options)
 
 
 if __name__ == "__main__":

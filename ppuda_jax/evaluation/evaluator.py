@@ -8,6 +8,7 @@ itself, and its result says why.
 from __future__ import annotations
 
 import concurrent.futures
+import copy
 import dataclasses
 import functools
 import os
@@ -164,13 +165,24 @@ class Evaluator:
         compile_timer: _Timer, predict_timer: _Timer, runner: str, reason: str,
     ) -> NetResult:  # fmt: skip
         with _Timer() as run_timer:
-            sums = jax.device_get([score(batch) for batch in self.images.batches])
-        hits, hits5, loss = np.sum(np.asarray(sums, np.float64), axis=0) / self.images.num_images
+            top1, top5, loss = self.score(score)
         return NetResult(
-            net.split, net.index, net.name, num_params, float(hits), float(hits5), float(loss),
+            net.split, net.index, net.name, num_params, top1, top5, loss,
             self.images.num_images, predict_timer.seconds, run_timer.seconds,
             compile_timer.seconds, runner, reason,
         )  # fmt: skip
+
+    def score(self, batch_sums: Callable[..., jax.Array]) -> tuple[float, float, float]:
+        """Top-1 and top-5 accuracy and loss over all images, from a function of a batch."""
+        sums = jax.device_get([batch_sums(batch) for batch in self.images.batches])
+        means = np.sum(np.asarray(sums, np.float64), axis=0) / self.images.num_images
+        return float(means[0]), float(means[1]), float(means[2])
+
+    def with_params(self, params: Params) -> Evaluator:
+        """The same compiled functions with another source of parameters."""
+        twin = copy.copy(self)
+        twin.settings = dataclasses.replace(self.settings, params=params)
+        return twin
 
     def _seed(self, net: EvalNet) -> int:
         return zlib.crc32(f"{self.settings.seed}/{net.split}/{net.index}".encode())

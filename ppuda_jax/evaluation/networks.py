@@ -51,7 +51,8 @@ class EvalNet:
     @property
     def name(self) -> str:
         """Name in tables and files."""
-        return self.model or f"{self.split}-{self.index}"
+        predefined = self.split == PREDEFINED
+        return _PREDEFINED_MODELS[self.index] if predefined else f"{self.split}-{self.index}"
 
     @functools.cached_property
     def plan(self) -> Plan | None:

@@ -1,0 +1,122 @@
+"""SGD from random initialisation, the baseline that predicted parameters are compared with.
+
+Networks are trained through the executor, on their tables of parameters, so that all networks of
+a variant share one compiled step. The settings are the paper's for CIFAR-10 (appendix C.1):
+momentum 0.9, learning rate 0.025, weight decay 3e-4, gradients clipped at norm 5.
+
+Legend: `b` images of a batch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ppuda_jax.data.batches import TrainingImages
+from ppuda_jax.evaluation.evaluator import Evaluator
+from ppuda_jax.evaluation.networks import EvalNet
+from ppuda_jax.evaluation.runners import he_params
+from ppuda_jax.executor import run
+from ppuda_jax.executor.layout import Variant
+
+
+@dataclasses.dataclass(frozen=True)
+class SgdResult:
+    """A network after training from scratch.
+
+    Attributes:
+      name: of the network.
+      top1: accuracy on the evaluator's images.
+      steps: updates.
+      train_s: seconds of training, compilation excluded.
+    """
+
+    name: str
+    top1: float
+    steps: int
+    train_s: float
+
+
+class SgdTrainer:
+    """Compiled training steps, one per executor variant."""
+
+    def __init__(
+        self,
+        images: TrainingImages,
+        learning_rate: float = 0.025,
+        momentum: float = 0.9,
+        weight_decay: float = 3e-4,
+        grad_clip: float = 5.0,
+    ) -> None:
+        """Prepares; compiles nothing.
+
+        Args:
+          images: training images; their batch size is the steps'.
+          learning_rate: constant.
+          momentum: of the heavy ball.
+          weight_decay: L2 penalty, added to the gradient.
+          grad_clip: global norm.
+        """
+        self._images = images
+        self._resident = jax.tree.map(jnp.asarray, images.resident)
+        self._optimiser = optax.chain(
+            optax.clip_by_global_norm(grad_clip),
+            optax.add_decayed_weights(weight_decay),
+            optax.sgd(learning_rate, momentum),
+        )
+        self._steps: dict[Variant, Any] = {}
+
+    def train(self, evaluator: Evaluator, net: EvalNet, steps: int, seed: int = 0) -> SgdResult:
+        """Trains a network from He's initialisation, and evaluates it.
+
+        Args:
+          evaluator: what it is evaluated on.
+          net: a network that the executor runs.
+          steps: updates.
+          seed: of initialisation and augmentation.
+
+        Raises:
+          ValueError: the executor cannot run the network.
+        """
+        runner, reason = evaluator.runner_of(net)
+        if runner is None:
+            raise ValueError(f"{net.name} cannot be trained through the executor: {reason}")
+        arrays = runner.prepare(net)
+        tables = runner.pack(net, he_params(net.plan, seed))
+        state = self._optimiser.init(tables)
+        key = jax.random.key(seed)
+        batch = self._images.batch(0)
+        args = (tables, state, arrays.programs, self._resident, batch, key)
+        if net.variant not in self._steps:
+            step = jax.jit(self._make_step(net.variant), donate_argnums=(0, 1))
+            self._steps[net.variant] = step.lower(*args).compile()
+        started = time.perf_counter()
+        for number in range(steps):
+            batch = self._images.batch(number)
+            key, step_key = jax.random.split(key)
+            tables, state = self._steps[net.variant](
+                tables, state, arrays.programs, self._resident, batch, step_key
+            )
+        jax.block_until_ready(tables)
+        seconds = time.perf_counter() - started
+        top1, _, _ = evaluator.score(lambda batch: runner.score(tables, arrays, batch))
+        return SgdResult(net.name, top1, steps, seconds)
+
+    def _make_step(self, variant: Variant) -> Any:
+        def step(tables, state, programs, resident, batch, key):
+            image_key, head_key = jax.random.split(key)
+            pixels, labels = self._images.load(resident, batch, image_key)
+
+            def loss(tables):
+                return run.mean_loss(variant, tables, programs, pixels, labels, head_key)
+
+            grads, _ = jax.grad(loss, has_aux=True)(tables)
+            updates, state = self._optimiser.update(grads, state, tables)
+            return optax.apply_updates(tables, updates), state
+
+        return step
