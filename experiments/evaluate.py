@@ -8,32 +8,43 @@ numbers beside. With `--output`, results per network are kept there as JSONL and
 interrupted evaluation continues.
 """
 
+import dataclasses
 import json
 import pathlib
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
-from absl import app, flags, logging
+from absl import app, logging
 
-FLAGS = flags.FLAGS
+from experiments import flags as config_flags
 
-flags.DEFINE_string("checkpoint", "ghn2-cifar10", "a shipped name, a run's folder, or a .pt file")
-flags.DEFINE_string("dataset", None, "images; by default those that the checkpoint is for")
-flags.DEFINE_string("data_dir", None, "TFDS folder with the prepared dataset")
-flags.DEFINE_list("split", ["test"], "splits, comma separated, or a file path.hdf5[:split]")
-flags.DEFINE_integer("num_nets", None, "networks per split; all of them by default")
-flags.DEFINE_list("arch", None, "numbers of the networks to evaluate, instead of num_nets")
-flags.DEFINE_float("noise", 0.0, "standard deviation of noise on pixels in [0, 1]; paper: 0.08")
-flags.DEFINE_integer("batch_size", 64, "images per batch, whose statistics batch norm uses")
-flags.DEFINE_integer("max_images", None, "only the first images")
-flags.DEFINE_integer("max_variants", None, "only networks of the most frequent executor variants")
-flags.DEFINE_string("output", None, "folder for results")
-flags.DEFINE_enum("params", "ghn", ["ghn", "random"], "predicted, or He's random parameters")
-flags.DEFINE_enum("compute_dtype", "float32", ["float32", "bfloat16"], "type of activations")
-flags.DEFINE_float("memory_limit_gib", 4.0, "networks that need more are compiled by themselves")
-flags.DEFINE_string("compilation_cache", "~/.cache/ppuda_jax/xla", "folder, or none")
-flags.DEFINE_integer("seed", 0, "of noise and random parameters")
+
+def _field(default: Any, text: str) -> Any:
+    return dataclasses.field(default=default, metadata={"help": text})
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateConfig:
+    """What is evaluated; every field is a flag."""
+
+    checkpoint: str = _field("ghn2-cifar10", "a shipped name, a run's folder, or a .pt file")
+    dataset: str | None = _field(None, "images; by default those that the checkpoint is for")
+    data_dir: str | None = _field(None, "TFDS folder with the prepared dataset")
+    split: tuple[str, ...] = _field(("test",), "splits, or files path.hdf5[:split]")
+    num_nets: int | None = _field(None, "networks per split; all of them by default")
+    arch: tuple[int, ...] | None = _field(None, "numbers of networks, instead of num_nets")
+    noise: float = _field(0.0, "standard deviation of noise on pixels in [0, 1]; paper: 0.08")
+    batch_size: int = _field(64, "images per batch, whose statistics batch norm uses")
+    max_images: int | None = _field(None, "only the first images")
+    max_variants: int | None = _field(None, "only networks of the most frequent variants")
+    output: str | None = _field(None, "folder for results")
+    params: Literal["ghn", "random"] = _field("ghn", "predicted, or He's random parameters")
+    compute_dtype: Literal["float32", "bfloat16"] = _field("float32", "type of activations")
+    memory_limit_gib: float = _field(4.0, "networks that need more are compiled by themselves")
+    compilation_cache: str | None = _field("~/.cache/ppuda_jax/xla", "folder, or none")
+    seed: int = _field(0, "of noise and random parameters")
 
 
 def main(argv: list[str]) -> None:
@@ -41,68 +52,82 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"unexpected arguments {argv[1:]}; use --flag=value")
     logging.set_verbosity(logging.ERROR)
     try:
-        print(run())
+        names = tuple(field.name for field in dataclasses.fields(EvaluateConfig))
+        print(run(config_flags.apply(EvaluateConfig(), names)))
     except (ValueError, FileNotFoundError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
     except KeyboardInterrupt:
-        sys.exit("interrupted; the same command with --output continues" if FLAGS.output else 130)
+        sys.exit("interrupted; with --output, the same command continues")
 
 
-def run() -> str:
-    """Evaluates what the flags ask for; returns the table."""
+def run(options: EvaluateConfig) -> str:
+    """Evaluates; returns the table.
+
+    Raises:
+      ValueError: options that do not exist or do not fit together.
+      FileNotFoundError: missing data.
+    """
     from ppuda_jax import evaluation
     from ppuda_jax.checkpoints import load_ghn
-    from ppuda_jax.evaluation import published
+    from ppuda_jax.data import images as images_lib
     from ppuda_jax.training.compilation import CompileCounter, use_cache
 
-    use_cache(None if FLAGS.compilation_cache.lower() == "none" else FLAGS.compilation_cache)
+    use_cache(options.compilation_cache)
     counter = CompileCounter()
     settings = evaluation.EvalSettings(
-        params=FLAGS.params,
-        memory_limit_gib=FLAGS.memory_limit_gib,
-        compute_dtype=FLAGS.compute_dtype,
-        seed=FLAGS.seed,
+        params=options.params,
+        memory_limit_gib=options.memory_limit_gib,
+        compute_dtype=options.compute_dtype,
+        seed=options.seed,
     )
-    ghn = load_ghn(FLAGS.checkpoint)
-    dataset = FLAGS.dataset or ghn.metadata.get("dataset", "cifar10")
-    groups, evaluators = {}, {}
-    for split in FLAGS.split:
+    ghn = load_ghn(options.checkpoint)
+    dataset = options.dataset or ghn.metadata.get("dataset", "cifar10")
+    spec = images_lib.dataset_spec(dataset)
+    groups = {
+        split: evaluation.choose_networks(
+            split, options.num_nets, indices=options.arch, num_classes=spec.num_classes,
+            image_size=spec.image_size, max_variants=options.max_variants,
+        )
+        for split in options.split
+    }  # fmt: skip
+    evaluators, found = {}, {}
+    for split, nets in groups.items():
         part = "val" if split == "val" else "test"
         if part not in evaluators:
             images = evaluation.load_eval_images(
-                dataset, part, FLAGS.data_dir, batch_size=FLAGS.batch_size,
-                max_images=FLAGS.max_images, noise=FLAGS.noise, seed=FLAGS.seed,
+                dataset, part, options.data_dir, batch_size=options.batch_size,
+                max_images=options.max_images, noise=options.noise, seed=options.seed,
             )  # fmt: skip
             evaluators[part] = evaluation.Evaluator(ghn.config, images, settings)
-        evaluator = evaluators[part]
-        nets = evaluation.choose_networks(
-            split, FLAGS.num_nets,
-            indices=None if FLAGS.arch is None else [int(i) for i in FLAGS.arch],
-            num_classes=evaluator.images.spec.num_classes,
-            image_size=evaluator.images.spec.image_size, max_variants=FLAGS.max_variants,
+        found[split] = evaluation.evaluate_archs(
+            ghn, nets, evaluators[part].images, evaluator=evaluators[part],
+            results_path=_results_path(options.output, split), progress=_Bar(split),
         )  # fmt: skip
-        groups[split] = evaluation.evaluate_archs(
-            ghn, nets, evaluator.images, evaluator=evaluator,
-            results_path=_results_path(split), progress=_Bar(split),
-        )  # fmt: skip
-    if FLAGS.output is not None:
-        _write(groups)
+    if options.output is not None:
+        _write(options.output, found)
+    programs = sum(evaluator.programs for evaluator in evaluators.values())
+    return "\n".join([
+        _table(options, ghn, dataset, found),
+        *(describe(split, results) for split, results in found.items()),
+        f"{programs} compiled programs, {counter.calls} calls of the compiler "
+        f"({counter.cache_hits} answered by the cache), {counter.seconds:.0f} s",
+    ])  # fmt: skip
+
+
+def _table(options: EvaluateConfig, ghn: Any, dataset: str, found: Mapping[str, Sequence]) -> str:
+    """Our row and the paper's."""
+    from ppuda_jax.evaluation import published
+
     metric = published.METRIC.get(dataset, "top1")
-    rows = {"ours" if FLAGS.params == "ghn" else "random": columns(groups, metric)}
+    rows = {"ours" if options.params == "ghn" else "random": columns(found, metric)}
     for method in (published.model_of(ghn.config), "SGD, 1 epoch"):
         row = published.published_row(dataset, method)
         if row is not None:
             rows[f"paper, {method}"] = {name: f"{value:.1f}" for name, value in row.items()}
-    noise = f", noise {FLAGS.noise:g}" if FLAGS.noise else ""
-    programs = sum(evaluator.programs for evaluator in evaluators.values())
-    return "\n".join([
-        f"{ghn.name} on {dataset}: {metric} in %, chance "
-        f"{100 * (5 if metric == 'top5' else 1) / ghn.config.num_classes:.1f}{noise}",
-        format_table(rows, published.COLUMNS),
-        *(describe(split, results) for split, results in groups.items()),
-        f"{programs} compiled programs, {counter.calls} calls of the compiler "
-        f"({counter.cache_hits} answered by the cache), {counter.seconds:.0f} s",
-    ])  # fmt: skip
+    chance = 100 * (5 if metric == "top5" else 1) / ghn.config.num_classes
+    noise = f", noise {options.noise:g}" if options.noise else ""
+    title = f"{ghn.name} on {dataset}: {metric} in %, chance {chance:.1f}{noise}"
+    return f"{title}\n{format_table(rows, published.COLUMNS)}"
 
 
 def columns(groups: Mapping[str, Sequence], metric: str) -> dict[str, str]:
@@ -184,19 +209,17 @@ def _file_name(split: str) -> str:
     return re.sub(r"[^A-Za-z0-9]+", "-", pathlib.Path(split).name).strip("-")
 
 
-def _results_path(split: str) -> pathlib.Path | None:
-    if FLAGS.output is None:
+def _results_path(output: str | None, split: str) -> pathlib.Path | None:
+    if output is None:
         return None
-    return pathlib.Path(FLAGS.output).expanduser() / f"{_file_name(split)}.jsonl"
+    return pathlib.Path(output).expanduser() / f"{_file_name(split)}.jsonl"
 
 
-def _write(groups: Mapping[str, Sequence]) -> None:
+def _write(output: str, groups: Mapping[str, Sequence]) -> None:
     """Writes results of all networks as CSV and the summaries as JSON."""
-    import dataclasses
-
     from ppuda_jax import config, evaluation
 
-    folder = pathlib.Path(FLAGS.output).expanduser()
+    folder = pathlib.Path(output).expanduser()
     for split, results in groups.items():
         config.write_atomic(folder / f"{_file_name(split)}.csv", evaluation.to_csv(results))
     summaries = {
@@ -207,4 +230,5 @@ def _write(groups: Mapping[str, Sequence]) -> None:
 
 
 if __name__ == "__main__":
+    config_flags.define(EvaluateConfig)
     app.run(main)

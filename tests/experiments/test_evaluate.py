@@ -1,0 +1,98 @@
+"""The evaluation command: its table and files, and what it refuses."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import evaluate
+from experiments.evaluate import EvaluateConfig
+from ppuda_jax import evaluation
+from ppuda_jax.checkpoints import save_ghn
+from ppuda_jax.evaluation import NetResult
+from ppuda_jax.ghn.config import ghn2_cifar10
+from ppuda_jax.ghn.loaded import LoadedGHN
+from ppuda_jax.ghn.model import init_theta
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> str:
+    path, config = tmp_path_factory.mktemp("ghn") / "ghn2", ghn2_cifar10()
+    metadata = {"dataset": "digits", "num_classes": 10, "image_size": 32}
+    shapes = jax.eval_shape(lambda key: init_theta(config, key), jax.random.key(0))
+    theta = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+    save_ghn(path, LoadedGHN(config, theta, "fresh", metadata))
+    return str(path)
+
+
+def result(split: str, index: int, top1: float, **fields) -> NetResult:
+    return NetResult(split, index, f"{split}-{index}", 10, top1, 0.5, 1.0, 64, 0.1, 0.2, 0.0,
+                     fields.get("runner", "executor"), fields.get("reason", ""))  # fmt: skip
+
+
+def test_table_and_files(checkpoint, tmp_path, monkeypatch):
+    def evaluated(ghn, nets, images, *, results_path, progress, **_):
+        found = tuple(result(n.split, n.index, 0.1 * (1 + n.index)) for n in nets)
+        for done, one in enumerate(found, 1):
+            progress(done, len(nets), one, 1.0)
+        results_path.parent.mkdir(exist_ok=True)
+        return found
+
+    monkeypatch.setattr(evaluation, "evaluate_archs", evaluated)
+    options = EvaluateConfig(
+        checkpoint=checkpoint, split=("test", "predefined"), num_nets=2, max_images=64,
+        output=str(tmp_path / "out"), compilation_cache=None,
+    )  # fmt: skip
+    text = evaluate.run(options)
+    assert "on digits: top1 in %, chance 10.0" in text
+    header, ours = text.splitlines()[1:3]
+    assert header.split() == ["test", "test", "max", "resnet50", "vit"]
+    assert ours.split() == ["ours", "15.0", "±", "5.0", "20.0", "10.0", "20.0"]
+    assert "test: 2 networks, 64 images, top-1 15.0 ± 5.0 (max 20.0)" in text
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["test"]["count"] == 2
+    assert (tmp_path / "out" / "test.csv").read_text().count("\n") == 3
+
+
+def test_published_numbers_stand_beside():
+    rows = {"ours": evaluate.columns({"wide": [result("wide", 0, 0.3)]}, "top1"),
+            "paper, ghn2": {"wide": "64.0", "deep": "60.5"}}  # fmt: skip
+    lines = evaluate.format_table(rows, ("test", "wide", "deep")).splitlines()
+    assert [line.split()[-1] for line in lines] == ["wide", "0.0", "64.0"]
+
+
+def test_networks_without_the_executor_are_named():
+    results = [result("wide", 0, 0.2), result("wide", 1, 0.2, runner="network", reason="big: 9")]
+    assert "1 through the executor, others compiled by themselves (big)" in evaluate.describe(
+        "wide", results
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"split": ("tset",)}, "split must be one of"),
+        ({"arch": (500,)}, r"has networks 0\.\.499"),
+        ({"dataset": "mnist"}, "unknown dataset 'mnist'; known: cifar10"),
+        ({"checkpoint": "no-such"}, "no hypernetwork 'no-such'"),
+        ({"noise": 2.0}, "noise must lie in"),
+    ],
+)
+def test_mistakes_are_refused_with_the_choices(checkpoint, options, message):
+    given = {"checkpoint": checkpoint, "num_nets": None if "arch" in options else 1, **options}
+    with pytest.raises(ValueError, match=message):
+        evaluate.run(EvaluateConfig(compilation_cache=None, **given))
+
+
+def test_the_command_ends_in_one_clear_line(checkpoint):
+    command = [sys.executable, "-m", "experiments.evaluate", f"--checkpoint={checkpoint}"]
+    done = subprocess.run([*command, "--split=tset"], cwd=ROOT, capture_output=True, text=True,
+                          timeout=120)  # fmt: skip
+    assert done.returncode != 0 and "Traceback" not in done.stderr
+    assert done.stderr.strip().splitlines()[-1].startswith("ValueError: split must be one of")
