@@ -38,6 +38,13 @@ class ArchInfo:
     unbound: Sequence[Any] = ()
     source: Any = None
 
+    def __repr__(self) -> str:
+        """Short, for JAX prints it when graphs of different architectures are batched."""
+        return (
+            f"<one architecture, {len(self.bindings)} bindings; different architectures cannot "
+            "be batched: pass them one at a time>"
+        )
+
 
 def to_graphs_tuple(graph: ArchGraph, max_distance: int = MAX_DISTANCE) -> jraph.GraphsTuple:
     """Converts a graph, adding virtual edges.

@@ -70,5 +70,5 @@ def test_batches_are_refused_clearly():
     with pytest.raises(ValueError, match="one at a time"):
         ArchGraph.from_graphs_tuple(jraph.batch_np([graph, graph]))
     other = trace(lambda p, x: jnp.tanh(x @ p["w"]) + x[:, :3], W, X)
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="cannot be batched: pass them one at a time"):
         jraph.batch_np([graph, other])

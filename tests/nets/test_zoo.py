@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from ppuda_jax.convert import load_torch_ghn
+from ppuda_jax.graphs.from_plan import graph_from_plan
 from ppuda_jax.graphs.trace import trace
 from ppuda_jax.nets.zoo import build_model
 from ppuda_jax.nets.zoo.norm import BatchNorm
@@ -56,6 +57,11 @@ def test_parameters_and_graph(name):
 def test_logits_at_224_pixels(name):
     net, variables, images = abstract(name, 1000, 224)
     assert jax.eval_shape(net.apply, variables, images).shape == (2, 1000)
+
+
+def test_darts_at_224_pixels_has_the_published_graph():
+    graph = graph_from_plan(build_model("darts", 1000, 224).plan)
+    assert (graph.num_nodes, graph.num_edges) == (542, 641)
 
 
 def test_unknown_model():

@@ -40,7 +40,6 @@ def _darts(num_classes: int, image_size: int) -> nn.Module:
         n_cells=20 if small else 14,
         C=36 if small else 48,
         C_mult=2,
-        stem_type=0 if small else 1,
     )
     return Network(make_plan(config, num_classes, image_size))
 
