@@ -168,6 +168,7 @@ class _Compiler:
                          for cell in range(plan.config.n_cells + 1)]
         self.reductions = set(reductions)
         self.stem_ops: list[Op] = []
+        self.taken_over: dict[int, int] = {}
 
     def program(self) -> Program:
         """Returns the finished program."""
@@ -289,10 +290,10 @@ class _Compiler:
             return
         if not file.startswith("m"):
             # Without preprocessing the edge reads the stage before: take the map over first.
-            middle = self.allocate(f"m{stage}")
-            self.append(f"mid{stage}", "copy", source, middle, None)
-            source = middle
-            self.place[value] = (f"m{stage}", middle, 1)
+            if value not in self.taken_over:
+                self.taken_over[value] = self.allocate(f"m{stage}")
+                self.append(f"mid{stage}", "copy", source, self.taken_over[value], None)
+            source = self.taken_over[value]
         kind = "factorized_reduce_1" if op.kind == "factorized_reduce" else op.kind
         self.append(f"strided{stage}", kind, source, register, op)
 

@@ -8,8 +8,10 @@ networkx list nodes in another order than the rows of the adjacency matrix.
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import jraph
 import numpy as np
 
 from ppuda_jax.archs.genotypes import NetConfig
@@ -170,6 +172,21 @@ def _encoded_nodes(
     return tuple(ids)
 
 
-def network_graph(config: NetConfig, num_classes: int = 10, image_size: int = 32) -> ArchGraph:
-    """Returns the graph of a network record without tracing it."""
-    return graph_from_plan(make_plan(config, num_classes, image_size))
+def network_graph(
+    net_args: Mapping[str, Any], num_classes: int = 10, image_size: int = 32
+) -> jraph.GraphsTuple:
+    """Returns the graph of a network record without tracing it.
+
+    Args:
+      net_args: a record of the DeepNets-1M meta files, with its width "C".
+      num_classes: size of the classifier.
+      image_size: 32 or 224.
+
+    Returns:
+      What `trace` gives for the Flax network of the record, up to node order.
+
+    Raises:
+      ValueError: for unknown or missing keys, or another image size.
+    """
+    plan = make_plan(NetConfig.from_dict(net_args), num_classes, image_size)
+    return graph_from_plan(plan).to_graphs_tuple()

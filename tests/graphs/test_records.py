@@ -5,7 +5,10 @@ import numpy as np
 import pytest
 
 from ppuda_jax.archs.hdf5 import SplitWriter, load_split
+from ppuda_jax.archs.plan import make_plan
 from ppuda_jax.archs.sampling import arch_at
+from ppuda_jax.graphs.arch_graph import ArchGraph
+from ppuda_jax.graphs.from_plan import graph_from_plan
 from ppuda_jax.graphs.records import encode_arch, graph_from_record, network_graph
 from tests.reference import REFERENCE, needs_reference
 
@@ -35,7 +38,7 @@ def test_stored_graphs_equal_rebuilt_ones(records, image_size):
 def test_stored_distances_go_to_250(records):
     for index in range(len(records)):
         stored = records.stored_graph(index).adjacency
-        graph = network_graph(arch_at("val", index))
+        graph = graph_from_plan(make_plan(arch_at("val", index)))
         np.testing.assert_array_equal(stored, graph.distances(250))
 
 
@@ -65,3 +68,12 @@ def test_graphs_of_other_networks_are_noticed(records):
     other.stored_graph = lambda index: records.stored_graph(1)
     with pytest.raises(ValueError, match="must be those of the network in its record"):
         graph_from_record(other, 0, stored=True)
+
+
+def test_network_graph_carries_the_graph_of_the_plan():
+    config = arch_at("val", 0)
+    graph = ArchGraph.from_graphs_tuple(network_graph(config.to_dict()))
+    built = graph_from_plan(make_plan(config))
+    np.testing.assert_array_equal(graph.primitive, built.primitive)
+    assert set(map(tuple, graph.edges)) == set(map(tuple, built.edges))
+    assert tuple(graph.bindings) == tuple(built.bindings)
