@@ -332,13 +332,14 @@ def _classifier(order, preds, nodes, uses, shapes, classes) -> set[int]:
     if classes is None or len(order) < 2:
         return set()
     node, head = order[-1], set()
-    while len(preds[node]) == 1:
-        kind = nodes[node].kind
-        if kind == "bias" and not head and shapes.get(node, (0,))[0] == classes:
-            head.add(node)
-        elif kind == "conv" and shapes.get(node, (0,))[0] == classes:
+    while True:
+        kind, fits = nodes[node].kind, shapes.get(node, (0,))[0] == classes
+        if kind == "conv" and fits:
             return head | {node}
+        if kind == "bias" and fits and not head:
+            head.add(node)
         elif kind not in ("glob_avg", "avg_pool", "max_pool"):
-            break
+            return set()
+        if len(preds[node]) != 1:
+            return set()
         (node,) = preds[node]
-    return set()

@@ -142,6 +142,12 @@ def _weight_const(eqn, weight: Value, const: Const) -> Value:
 
 def _with_weight(tracer: Interpreter, eqn, act: Act, weight: Value, weight_first: bool) -> Value:
     name, graph = eqn.primitive.name, tracer.graph
+    if isinstance(weight, Weight):
+        use = graph.shared(weight.view)
+        if use is not None and graph.nodes[use.node].kind == "pos_enc":
+            same = tracer.data(weight, act.labels if weight.shape == act.shape else None)
+            pair = (same, act) if weight_first else (act, same)
+            return patterns.combine(graph, name, *pair)
     if not act.from_input and isinstance(weight, Weight):
         leaf_shape = graph.tree.shapes[weight.view.leaf]
         if len(leaf_shape) > 1 and weight.shape == leaf_shape == act.shape:

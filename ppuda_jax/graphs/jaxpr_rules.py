@@ -18,6 +18,7 @@ from ppuda_jax.graphs.elementwise_rules import (
     unary,
 )
 from ppuda_jax.graphs.interpret import Interpreter
+from ppuda_jax.graphs.layout import REPEATED
 from ppuda_jax.graphs.layout_rules import (
     LAYOUT,
     STACKED,
@@ -52,7 +53,10 @@ def _reduced(tracer: Interpreter, value: Value, axes, name: str) -> Value:
     if isinstance(value, Joined):
         value = flatten_joined(value)
     if isinstance(value, Weight):
-        return value.map(lambda v: v.drop(axes))
+        kept = (axis for i, axis in enumerate(value.view.axes) if i not in axes)
+        if all(digit.axis != REPEATED for axis in kept for digit in axis):
+            return value.map(lambda v: v.drop(axes))
+        value = tracer.data(value)  # repeated over the batch: a token, not a kernel
     stacked = any(part.kind == STACKED for i in axes for part in value.labels[i])
     if stacked and name == "reduce_sum" and len(value.src) == 1:
         node = tracer.graph.nodes[next(iter(value.src))]

@@ -58,8 +58,10 @@ def _transpose(eqn, x, ins):
 
 
 def _reshape(eqn, x, ins):
-    shape = output_shape(eqn)
-    return reshape_labels(x, shape) if isinstance(x, tuple) else x.reshape(shape)
+    shape, order = output_shape(eqn), eqn.params.get("dimensions")
+    if isinstance(x, tuple):
+        return reshape_labels(x if order is None else tuple(x[i] for i in order), shape)
+    return (x if order is None else x.transpose(order)).reshape(shape)
 
 
 def _broadcast(eqn, x, ins):
@@ -188,7 +190,7 @@ def _joined_layout(tracer: Interpreter, eqn, ins, value: Joined) -> Value:
             shape[where[axis]] = part.shape[axis]
             parts.append(part.map(lambda v, s=tuple(shape): v.broadcast(s, where)))
         return Joined(int(where[axis]), tuple(parts))
-    if name == "reshape":
+    if name == "reshape" and eqn.params.get("dimensions") is None:
         target = _same_without_units(value.shape, output_shape(eqn), axis)
         if target is not None:
             shape, parts = list(output_shape(eqn)), []

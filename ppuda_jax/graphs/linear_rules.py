@@ -272,7 +272,16 @@ def _two_data(tracer, first: Act, second: Act, sides) -> Act:
     src = patterns.sources(graph, first) | patterns.sources(graph, second)
     if not src:
         return Act(src, labels, from_input=from_input)
-    if first.product or second.product or first.soft or second.soft:
+    over_space = any(
+        part.kind[0] == "s"
+        for act, (contracted, _) in ((first, sides[0]), (second, sides[1]))
+        for i in contracted
+        for part in act.labels[i]
+    )
+    if not sides[0][0]:
+        marks = {"product": first.product or second.product, "soft": first.soft or second.soft}
+        return Act(src, labels, from_input=from_input, **marks)
+    if first.product or second.product or ((first.soft or second.soft) and over_space):
         node = graph.add("msa", src)
         return Act(frozenset((node,)), labels, from_input=from_input)
     return Act(src, labels, product=True, from_input=from_input)

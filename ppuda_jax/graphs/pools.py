@@ -34,7 +34,7 @@ def reduce(act: Act, axes: tuple[int, ...], name: str) -> Act:
 
 def _pending(act: Act, gone, labels: Labels, name: str) -> Pending | None:
     kinds = {part.kind for part in gone} - {"1"}
-    if not kinds or any(kind[0] != "s" for kind in kinds) or act.product:
+    if not kinds or any(kind[0] != "s" for kind in kinds):
         return act.pending if act.pending is not None and not kinds else None
     if name not in ("reduce_sum", "reduce_max"):
         return None

@@ -11,9 +11,9 @@ from jax import lax
 
 from ppuda_jax.graphs.placement import numpy_index
 from ppuda_jax.graphs.trace import trace, trace_graph
-from tests.graphs import plain_models, third_party_models
+from tests.graphs import modern_models, plain_models, third_party_models
 
-CASES = {**plain_models.CASES, **third_party_models.CASES}
+CASES = {**plain_models.CASES, **modern_models.CASES, **third_party_models.CASES}
 
 
 @pytest.fixture(autouse=True)
