@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 from absl import app, flags
 
+from experiments.bench_train_tables import Row, breakdown_table, comparison, summary, table
 from ppuda_jax.memory import keep_freed_memory
 
 _NUM_ARCHS = flags.DEFINE_integer("num_archs", 100, "never-seen architectures of the first table")
@@ -43,65 +44,7 @@ _PEER_PYTHON = flags.DEFINE_string("peer_python", sys.executable, "interpreter w
 _PEER_ARCHS = flags.DEFINE_integer("peer_archs", 20, "architectures of the comparison")
 _BLOCK = flags.DEFINE_integer("block", 5, "steps of one implementation before the other's turn")
 _SEED = flags.DEFINE_integer("seed", 1111, "of the architectures")
-
-Row = Mapping[str, float]
-
-
-# ---- tables ----------------------------------------------------------------------------------
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Formats a Markdown table; floats get three digits."""
-
-    def line(cells: Sequence[object]) -> str:
-        texts = [f"{c:.3f}" if isinstance(c, float) else str(c) for c in cells]
-        return "| " + " | ".join(texts) + " |"
-
-    return "\n".join([line(header), "|" + "---|" * len(header), *map(line, rows)])
-
-
-def summary(seconds: Sequence[float]) -> list[float]:
-    """Mean, median, 90th percentile and maximum."""
-    return [float(x) for x in (np.mean(seconds), np.median(seconds),
-                               np.percentile(seconds, 90), np.max(seconds))]  # fmt: skip
-
-
-def comparison(ours: Sequence[float], peers: Sequence[Row]) -> str:
-    """Table of both implementations' steps and their ratios (ours to the reference's)."""
-    theirs = [row["step"] for row in peers]
-    ratios = np.array(ours) / np.array(theirs)
-    rows = [
-        ["ours", *summary(ours), ""],
-        ["reference", *summary(theirs), ""],
-        ["ratio", *[a / b for a, b in zip(summary(ours), summary(theirs), strict=True)],
-         float(np.median(ratios))],
-    ]  # fmt: skip
-    head = ["s/step", "mean", "median", "90 %", "max", "median of ratios"]
-    parts = [[name, float(np.mean([row[name] for row in peers]))]
-             for name in ("build", "predict", "forward", "backward")]  # fmt: skip
-    note = (
-        f"{len(theirs)} steps each, by turns, on the same architectures. Neither time has the\n"
-        "graphs in it (both implementations make or read them in other processes); the\n"
-        "reference's has its networks' construction (`build`), which its loop does in each step."
-    )
-    return "\n\n".join([table(head, rows), note, table(["reference, part", "mean s"], parts)])
-
-
-def breakdown_table(rows: Sequence[Row]) -> str:
-    """Table of where a step's time goes, from rows of `Bench.take_apart`."""
-    mean = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
-    parts = [
-        ["predict, forward", mean["predict"]],
-        ["predict, backward", mean["predict_grad"] - mean["predict"]],
-        ["stems, heads, images, update, buffers", mean["empty"] - mean["predict_grad"]],
-        ["operations, forward", mean["no_backward"] - mean["empty"]],
-        ["operations, backward", mean["step"] - mean["no_backward"]],
-        ["whole step", mean["step"]],
-        ["(loops alone: every instruction an addition)", mean["additions"] - mean["empty"]],
-    ]
-    named = [[name, seconds, f"{seconds / mean['step']:.0%}"] for name, seconds in parts]
-    return table(["part", "mean s", "share"], named)
-
+_ROWS = flags.DEFINE_string("rows", None, "JSONL file to write every step taken beside the peer to")
 
 # ---- ours ------------------------------------------------------------------------------------
 
@@ -325,13 +268,22 @@ def compare(bench: Bench, groups: Sequence[Any]) -> tuple[list[float], list[Row]
             block = range(first, min(first + _BLOCK.value, len(groups)))
             mine = [bench.step(groups[k].variant, groups[k].arrays) for k in block]
             answers = [peer_step(range(k * size, (k + 1) * size)) for k in block]
-            for seconds, row in zip(mine, answers, strict=True):
+            for k, seconds, row in zip(block, mine, answers, strict=True):
+                _save_row(groups[k], seconds, row)
                 if "error" in row:
                     print(f"left out, the reference failed: {row['error']}", file=sys.stderr)
                 else:
                     ours.append(seconds)
                     theirs.append(row)
     return ours, theirs
+
+
+def _save_row(group: Any, seconds: float, row: Mapping[str, Any]) -> None:
+    if _ROWS.value:
+        with open(_ROWS.value, "a", encoding="utf-8") as file:
+            entry = {"indices": group.indices, "variant": dataclasses.asdict(group.variant),
+                     "ours": seconds, "reference": row}  # fmt: skip
+            file.write(json.dumps(entry) + "\n")
 
 
 # ---- the run ---------------------------------------------------------------------------------
@@ -383,13 +335,17 @@ def main(argv: list[str]) -> None:
                 [["step", *summary(seconds)],
                  ["sampling and arrays (in workers)", *summary(builds)]]))  # fmt: skip
     print(f"\n{memory_line(after_compiling)}", flush=True)
+    apart = groups[: -(-_BREAKDOWN.value // _META_BATCH.value)]
+    for variant in {group.variant for group in apart}:
+        example = next(group for group in apart if group.variant == variant)
+        bench.take_apart(variant, example.arrays)  # compiles the predictors
+    print("everything is compiled\n", flush=True)
     if _PEER.value:
         count = _PEER_ARCHS.value // _META_BATCH.value
-        print("\n" + comparison(*compare(bench, groups[:count])), flush=True)
-    if _BREAKDOWN.value:
-        count = max(1, _BREAKDOWN.value // _META_BATCH.value)
-        rows = [bench.take_apart(g.variant, g.arrays) for g in groups[:count]]
-        print("\n" + breakdown_table(rows))
+        print(comparison(*compare(bench, groups[:count])), flush=True)
+    if apart:
+        rows = [bench.take_apart(group.variant, group.arrays) for group in apart]
+        print(f"\n{breakdown_table(rows)}")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from experiments import bench_train
+from experiments import bench_train_tables as tables
 from ppuda_jax.archs.hdf5 import load_split
 from ppuda_jax.archs.plan import make_plan
 from ppuda_jax.archs.sampling import arch_at
@@ -34,16 +35,16 @@ def test_flags_are_checked(flags, message):
 
 
 def test_tables():
-    assert bench_train.table(["a", "b"], [["x", 0.5]]) == "| a | b |\n|---|---|\n| x | 0.500 |"
-    assert bench_train.summary([1.0, 2.0, 6.0])[:2] == [3.0, 2.0]
+    assert tables.table(["a", "b"], [["x", 0.5]]) == "| a | b |\n|---|---|\n| x | 0.500 |"
+    assert tables.summary([1.0, 2.0, 6.0])[:2] == [3.0, 2.0]
     peers = [
         {"step": t, "build": 0.1, "predict": 0.2, "forward": 0.3, "backward": 0.4}
         for t in (2.0, 4.0, 8.0)
     ]
-    lines = bench_train.comparison([1.0, 1.0, 8.0], peers).splitlines()
+    lines = tables.comparison([1.0, 1.0, 8.0], peers).splitlines()
     assert lines[4] == "| ratio | 0.714 | 0.250 | 0.917 | 1.000 | 0.500 |"
     parts = {"step": 2.0, "no_backward": 1.0, "empty": 0.5, "additions": 0.6}
-    text = bench_train.breakdown_table([{**parts, "predict": 0.1, "predict_grad": 0.3}])
+    text = tables.breakdown_table([{**parts, "predict": 0.1, "predict_grad": 0.3}])
     assert "| operations, backward | 1.000 | 50% |" in text
     assert "| predict, backward | 0.200 | 10% |" in text
     assert "| (loops alone: every instruction an addition) | 0.100 | 5% |" in text
