@@ -20,6 +20,8 @@ from absl import app, logging
 
 from experiments import flags as config_flags
 
+_SGD_BATCH = 96  # as published (appendix C.1)
+
 
 def _field(default: Any, text: str) -> Any:
     return dataclasses.field(default=default, metadata={"help": text})
@@ -43,6 +45,7 @@ class EvaluateConfig:
     params: Literal["ghn", "random"] = _field("ghn", "predicted, or He's random parameters")
     compute_dtype: Literal["float32", "bfloat16"] = _field("float32", "type of activations")
     memory_limit_gib: float = _field(4.0, "networks that need more are compiled by themselves")
+    sgd_nets: int = _field(0, "networks of the first split to train by SGD for one epoch as well")
     compilation_cache: str | None = _field("~/.cache/ppuda_jax/xla", "folder, or none")
     seed: int = _field(0, "of noise and random parameters")
 
@@ -103,15 +106,62 @@ def run(options: EvaluateConfig) -> str:
             ghn, nets, evaluators[part].images, evaluator=evaluators[part],
             results_path=_results_path(options.output, split), progress=_Bar(split),
         )  # fmt: skip
+    sgd = _train_first(options, dataset, groups, evaluators)
     if options.output is not None:
-        _write(options.output, found)
+        _write(options.output, found, sgd)
     programs = sum(evaluator.programs for evaluator in evaluators.values())
     return "\n".join([
         _table(options, ghn, dataset, found),
         *(describe(split, results) for split, results in found.items()),
+        *describe_sgd(sgd, found),
         f"{programs} compiled programs, {counter.calls} calls of the compiler "
         f"({counter.cache_hits} answered by the cache), {counter.seconds:.0f} s",
     ])  # fmt: skip
+
+
+def _train_first(
+    options: EvaluateConfig, dataset: str, groups: Mapping[str, Sequence], evaluators: Mapping
+) -> list:
+    """Trains networks of the first split for one epoch (`evaluation.sgd.SgdResult`)."""
+    if not options.sgd_nets:
+        return []
+    from ppuda_jax.data.batches import training_images
+    from ppuda_jax.evaluation.sgd import SgdTrainer
+
+    split = next(iter(groups))
+    evaluator = evaluators["val" if split == "val" else "test"]
+    images = training_images(dataset, _SGD_BATCH, options.seed, options.data_dir)
+    trainer, results = SgdTrainer(images), []
+    for net in groups[split][: options.sgd_nets]:
+        reason = evaluator.runner_of(net)[1]
+        if reason:
+            print(f"{net.name} is not trained: {reason}", file=sys.stderr)
+            continue
+        steps = -(-images.num_images // _SGD_BATCH)
+        results.append(trainer.train(evaluator, net, steps, options.seed))
+        print(f"{net.name}: SGD {results[-1].top1:.3f} in {results[-1].train_s:.0f} s",
+              file=sys.stderr)  # fmt: skip
+    return results
+
+
+def describe_sgd(sgd: Sequence, found: Mapping[str, Sequence]) -> list[str]:
+    """One line that compares networks trained for an epoch with the predictions for them."""
+    from ppuda_jax.evaluation.results import mean_and_error
+
+    if not sgd:
+        return []
+    split, results = next(iter(found.items()))
+    names = {result.name for result in sgd}
+    predicted = [result for result in results if result.name in names]
+    mean, error = mean_and_error([100 * result.top1 for result in sgd])
+    ours = mean_and_error([100 * result.top1 for result in predicted])
+    epoch, predict = (mean_and_error(values)[0] for values in (
+        [result.train_s for result in sgd], [result.predict_s for result in predicted]))
+    return [
+        f"{split}, {len(sgd)} networks trained by SGD for one epoch: top-1 {mean:.1f} ± "
+        f"{error:.1f} % in {epoch:.1f} s each; predicted {ours[0]:.1f} ± {ours[1]:.1f} % in "
+        f"{predict:.3f} s"
+    ]  # fmt: skip
 
 
 def _table(options: EvaluateConfig, ghn: Any, dataset: str, found: Mapping[str, Sequence]) -> str:
@@ -215,8 +265,8 @@ def _results_path(output: str | None, split: str) -> pathlib.Path | None:
     return pathlib.Path(output).expanduser() / f"{_file_name(split)}.jsonl"
 
 
-def _write(output: str, groups: Mapping[str, Sequence]) -> None:
-    """Writes results of all networks as CSV and the summaries as JSON."""
+def _write(output: str, groups: Mapping[str, Sequence], sgd: Sequence) -> None:
+    """Writes results of all networks as CSV, summaries and networks trained by SGD as JSON."""
     from ppuda_jax import config, evaluation
 
     folder = pathlib.Path(output).expanduser()
@@ -226,6 +276,9 @@ def _write(output: str, groups: Mapping[str, Sequence]) -> None:
         split: dataclasses.asdict(evaluation.summarise(results))
         for split, results in groups.items()
     }
+    if sgd:
+        rows = [dataclasses.asdict(result) for result in sgd]
+        config.write_atomic(folder / "sgd.json", json.dumps(rows, indent=1) + "\n")
     config.write_atomic(folder / "summary.json", json.dumps(summaries, indent=1) + "\n")
 
 

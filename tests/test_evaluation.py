@@ -11,9 +11,11 @@ import pytest
 from ppuda_jax import evaluation
 from ppuda_jax.archs.sampling import arch_at, arch_rng, sample_arch
 from ppuda_jax.archs.splits import SPLITS
+from ppuda_jax.data.batches import ResidentImages
 from ppuda_jax.data.images import DATASETS, ImageArrays, normalise
 from ppuda_jax.evaluation import published, runners
 from ppuda_jax.evaluation.results import mean_and_error
+from ppuda_jax.evaluation.sgd import SgdTrainer
 from ppuda_jax.executor.layout import Variant
 from ppuda_jax.ghn.config import ghn1_cifar10, ghn2_cifar10, mlp_cifar10
 from ppuda_jax.ghn.loaded import LoadedGHN
@@ -189,6 +191,19 @@ def test_random_parameters_use_the_same_programs(ghn, evaluator):
     first, again = (random.evaluate(ghn, net) for net in small_nets(1) * 2)
     assert first.loss == again.loss and first.finite and random.programs == before
     assert first.loss != evaluator.evaluate(ghn, small_nets(1)[0]).loss
+
+
+def test_sgd_learns_its_images_through_the_executor(ghn, evaluator):
+    given = arrays(12)
+    spec = dataclasses.replace(given.spec, crop_padding=0)
+    images = ResidentImages(spec, (given.images, given.labels), batch_size=12, seed=0)
+    trainer, net = SgdTrainer(images), small_nets(1)[0]
+    start, end = (trainer.train(evaluator, net, steps) for steps in (1, 25))
+    assert (end.name, end.steps) == (net.name, 25) and end.train_s > 0
+    assert end.top1 >= max(0.5, start.top1)
+    (model, _) = evaluation.choose_networks("predefined")
+    with pytest.raises(ValueError, match="resnet50 cannot be trained .* hand-made model"):
+        trainer.train(evaluator, model, 1)
 
 
 def test_he_parameters_have_the_published_spread():

@@ -14,6 +14,7 @@ from experiments.evaluate import EvaluateConfig
 from ppuda_jax import evaluation
 from ppuda_jax.checkpoints import save_ghn
 from ppuda_jax.evaluation import NetResult
+from ppuda_jax.evaluation.sgd import SgdResult
 from ppuda_jax.ghn.config import ghn2_cifar10
 from ppuda_jax.ghn.loaded import LoadedGHN
 from ppuda_jax.ghn.model import init_theta
@@ -72,6 +73,14 @@ def test_networks_without_the_executor_are_named():
     assert "1 through the executor, others compiled by themselves (big)" in evaluate.describe(
         "wide", results
     )
+
+
+def test_networks_trained_by_sgd_stand_beside_their_predictions():
+    sgd = [SgdResult("test-1", 0.5, 10, 20.0)]
+    found = {"test": [result("test", 0, 0.9), result("test", 1, 0.4)]}
+    (line,) = evaluate.describe_sgd(sgd, found)
+    assert "top-1 50.0 ± 0.0 % in 20.0 s each; predicted 40.0 ± 0.0 % in 0.100 s" in line
+    assert evaluate.describe_sgd([], found) == []
 
 
 @pytest.mark.parametrize(
