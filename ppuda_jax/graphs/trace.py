@@ -7,6 +7,7 @@ parameters play no role. What counts as a node: paper, section 2.1 and appendix 
 """
 
 import dataclasses
+import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -55,6 +56,10 @@ class TraceSource:
 
     def __hash__(self) -> int:
         return hash(self.tree)
+
+
+_ACCEPTED: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+"""Other functions that were found to give the same graph as the traced one."""
 
 
 def trace(apply_fn: Callable[..., Any], variables: Any, inputs: Any) -> jraph.GraphsTuple:
@@ -248,6 +253,9 @@ def check_apply_fn(source: TraceSource, apply_fn: Callable[..., Any]) -> None:
     """
     if apply_fn is source.apply_fn or apply_fn == source.apply_fn:
         return
+    accepted = _ACCEPTED.setdefault(source, weakref.WeakSet())
+    if apply_fn in accepted:
+        return
     repair = "trace the function that is passed, or pass the one that was traced."
     try:
         graph = trace_graph(apply_fn, source.variables, source.inputs)
@@ -263,3 +271,4 @@ def check_apply_fn(source: TraceSource, apply_fn: Callable[..., Any]) -> None:
     )
     if not same:
         raise ValueError(f"the graph was traced from another apply_fn: {repair}")
+    accepted.add(apply_fn)
