@@ -158,8 +158,7 @@ class Bench:
         )
         cases = {"step": programs, "no_backward": no_backward, "empty": empty,
                  "additions": _additions(variant, programs)}  # fmt: skip
-        row = {name: self.step(variant, arrays.replace(programs=case))
-               for name, case in cases.items()}  # fmt: skip
+        row = {k: self.step(variant, arrays.replace(programs=case)) for k, case in cases.items()}
         one = jax.device_put(jax.tree.map(lambda leaf: leaf[0, 0], arrays))
         for name, program in zip(("predict", "predict_grad"), self._predictors(variant),
                                  strict=True):  # fmt: skip
@@ -318,8 +317,7 @@ def main(argv: list[str]) -> None:
           f"{warm_up.seconds:.1f} s ({warm_up.cache_hits} from the cache); they run "
           f"{warm_up.covered:.1%} of the networks\n", flush=True)  # fmt: skip
     stream = bench.stream(variants, _PROBE.value)
-    calls, seconds, builds = bench.compiles.calls, [], []
-    groups = []
+    calls, seconds, builds, groups = bench.compiles.calls, [], [], []
     kept = max(_BREAKDOWN.value, _PEER_ARCHS.value if _PEER.value else 0) // _META_BATCH.value
     for _ in range(-(-_NUM_ARCHS.value // _META_BATCH.value)):
         started = time.perf_counter()
@@ -329,8 +327,8 @@ def main(argv: list[str]) -> None:
         if len(groups) < kept:
             groups.append(group)
     new = bench.compiles.calls - calls
-    print(f"compilations over {len(seconds) * _META_BATCH.value} never-seen architectures: "
-          f"{new}\n")  # fmt: skip
+    seen = len(seconds) * _META_BATCH.value
+    print(f"compilations over {seen} never-seen architectures: {new}\n")
     print(table(["s", "mean", "median", "90 %", "max"],
                 [["step", *summary(seconds)],
                  ["sampling and arrays (in workers)", *summary(builds)]]))  # fmt: skip
