@@ -101,7 +101,12 @@ def run(options: EvaluateConfig) -> str:
                 dataset, part, options.data_dir, batch_size=options.batch_size,
                 max_images=options.max_images, noise=options.noise, seed=options.seed,
             )  # fmt: skip
-            evaluators[part] = evaluation.Evaluator(ghn.config, images, settings)
+            shared = next(iter(evaluators.values()), None)
+            evaluators[part] = (
+                shared.with_images(images)
+                if shared
+                else evaluation.Evaluator(ghn.config, images, settings)
+            )
         found[split] = evaluation.evaluate_archs(
             ghn, nets, evaluators[part].images, evaluator=evaluators[part],
             results_path=_results_path(options.output, split), progress=_Bar(split),
@@ -109,7 +114,7 @@ def run(options: EvaluateConfig) -> str:
     sgd = _train_first(options, dataset, groups, evaluators)
     if options.output is not None:
         _write(options.output, found, sgd)
-    programs = sum(evaluator.programs for evaluator in evaluators.values())
+    programs = next(iter(evaluators.values())).programs
     return "\n".join([
         _table(options, ghn, dataset, found),
         *(describe(split, results) for split, results in found.items()),

@@ -193,6 +193,14 @@ def test_random_parameters_use_the_same_programs(ghn, evaluator):
     assert first.loss != evaluator.evaluate(ghn, small_nets(1)[0]).loss
 
 
+def test_other_images_use_the_same_programs(ghn, evaluator):
+    evaluator.evaluate(ghn, small_nets(1)[0])
+    others = evaluation.make_images(arrays(8), "val", batch_size=8)
+    before, twin = evaluator.programs, evaluator.with_images(others)
+    assert twin.evaluate(ghn, small_nets(1)[0]).num_images == 8
+    assert twin.programs == evaluator.programs == before
+
+
 def test_sgd_learns_its_images_through_the_executor(ghn, evaluator):
     given = arrays(12)
     spec = dataclasses.replace(given.spec, crop_padding=0)

@@ -89,19 +89,15 @@ class Evaluator:
         Raises:
           ValueError: the images have another number of classes than the hypernetwork predicts.
         """
-        if config.num_classes != images.spec.num_classes:
-            raise ValueError(
-                f"the hypernetwork predicts classifiers of {config.num_classes} classes, "
-                f"{images.spec.name} has {images.spec.num_classes}"
-            )
+        _check_classes(config, images)
         self.config, self.images, self.settings = config, images, settings or EvalSettings()
         self._runners: dict[Variant, ExecutorRunner] = {}
-        self._networks = 0
+        self._by_itself_programs: list[int] = []
 
     @property
     def programs(self) -> int:
         """Functions compiled so far."""
-        return self._networks + sum(r.programs for r in self._runners.values())
+        return sum(self._by_itself_programs) + sum(r.programs for r in self._runners.values())
 
     def runner_of(self, net: EvalNet) -> tuple[ExecutorRunner | None, str]:
         """The executor's runner of a network, or None and the reason why there is none."""
@@ -155,7 +151,7 @@ class Evaluator:
         with _Timer() as predict_timer:
             params = runner.predict(ghn) if predicted else runner.init(self._seed(net))
             jax.block_until_ready(params)
-        self._networks += runner.programs
+        self._by_itself_programs.append(runner.programs)
         num_params = sum(leaf.size for leaf in jax.tree.leaves(params))
         return self._result(net, num_params, functools.partial(runner.score, params),
                             compile_timer, predict_timer, runner.name, reason)  # fmt: skip
@@ -184,8 +180,23 @@ class Evaluator:
         twin.settings = dataclasses.replace(self.settings, params=params)
         return twin
 
+    def with_images(self, images: EvalImages) -> Evaluator:
+        """The same compiled functions with other images."""
+        _check_classes(self.config, images)
+        twin = copy.copy(self)
+        twin.images = images
+        return twin
+
     def _seed(self, net: EvalNet) -> int:
         return zlib.crc32(f"{self.settings.seed}/{net.split}/{net.index}".encode())
+
+
+def _check_classes(config: GHNConfig, images: EvalImages) -> None:
+    if config.num_classes != images.spec.num_classes:
+        raise ValueError(
+            f"the hypernetwork predicts classifiers of {config.num_classes} classes, "
+            f"{images.spec.name} has {images.spec.num_classes}"
+        )
 
 
 class _Timer:

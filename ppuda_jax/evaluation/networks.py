@@ -25,7 +25,7 @@ SPLIT_NAMES: tuple[str, ...] = (*SPLITS, PREDEFINED)
 """What `choose_networks` takes beside a file."""
 
 _PREDEFINED_MODELS = ("resnet50", "vit")
-_SURVEYED_PER_NETWORK = 8  # candidates that are looked at for each network, with `max_variants`
+_SURVEYED, _SURVEYED_PER_NETWORK = 100, 8  # candidates at least, and per network
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +114,8 @@ def choose_networks(
     if max_variants is None:
         found = _configs(split, wanted, take, image_size)
     else:
-        found = _configs(split, wanted, min(size, _SURVEYED_PER_NETWORK * take), image_size)
+        surveyed = max(_SURVEYED, _SURVEYED_PER_NETWORK * take)
+        found = _configs(split, wanted, min(size, surveyed), image_size)
     nets = tuple(make(*entry) for entry in found)
     return nets if max_variants is None else _of_few_variants(nets, max_variants, take)
 
