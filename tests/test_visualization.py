@@ -10,7 +10,9 @@ from ppuda_jax.graphs.from_plan import graph_from_plan
 from ppuda_jax.graphs.trace import trace
 from ppuda_jax.primitives import PRIMITIVES
 from ppuda_jax.visualization import draw_graph, kind_colours, node_positions
-from tests.graphs.plain_models import CASES
+from tests.graphs import modern_models, plain_models
+
+CASES = {**plain_models.CASES, **modern_models.CASES}
 
 
 def table(name):

@@ -128,3 +128,21 @@ def resized_positions(p, x):
 def weighted_branches(p, x):
     a = jax.nn.softmax(p["alpha"], -1)
     return head((a[0, 0] * conv(x, p["k"]) + a[0, 1] * conv(x, p["l"])).mean((1, 2)), p["h"])
+
+
+@case(params={"w": s(12, 12), "alpha": s(), "h": TOKEN_HEAD}, inputs=TOKENS, conv=2, ln=1, sum=1,
+      bias=1)
+def residual_gain(p, x):
+    return head((x + p["alpha"] * jnp.tanh(x @ p["w"]))[:, 0], p["h"])
+
+
+@case("never", params={"w": s(12, 10), "never": s(3)}, inputs=TOKENS, conv=1)
+def unused_leaf(p, x):
+    _ = p["never"] + 1
+    return x[:, 0] @ p["w"]
+
+
+@case("step", params={"w": s(12, 10), "step": jax.ShapeDtypeStruct((), jnp.int32)},
+      inputs=TOKENS, conv=1)
+def integer_leaf(p, x):
+    return x[:, 0] @ p["w"] * p["step"]

@@ -343,21 +343,3 @@ def attention_pooling(p, x):
     k, v = jnp.split(x @ p["kv"], 2, -1)
     a = jax.nn.softmax(jnp.einsum("bqc,bnc->bqn", q, k))
     return head(jnp.einsum("bqn,bnc->bqc", a, v)[:, 0], p["h"])
-
-
-@case(params={"w": s(12, 12), "alpha": s(), "h": TOKEN_HEAD}, inputs=TOKENS, conv=2, ln=1, sum=1,
-      bias=1)
-def residual_gain(p, x):
-    return head((x + p["alpha"] * jnp.tanh(x @ p["w"]))[:, 0], p["h"])
-
-
-@case("never", params={"w": s(12, 10), "never": s(3)}, inputs=TOKENS, conv=1)
-def unused_leaf(p, x):
-    _ = p["never"] + 1
-    return x[:, 0] @ p["w"]
-
-
-@case("step", params={"w": s(12, 10), "step": jax.ShapeDtypeStruct((), jnp.int32)},
-      inputs=TOKENS, conv=1)
-def integer_leaf(p, x):
-    return x[:, 0] @ p["w"] * p["step"]
