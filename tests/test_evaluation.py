@@ -122,9 +122,14 @@ def test_batches_are_those_of_the_reference():
     np.testing.assert_allclose(*statistics, rtol=1e-5)
 
 
-def test_a_last_batch_that_does_not_divide_keeps_its_size():
-    images = evaluation.make_images(arrays(20), "test", batch_size=8, max_images=11)
-    assert [batch.size for batch in images.batches] == [8, 3]
+def test_all_batches_have_one_size_and_repeats_weigh_nothing():
+    given = arrays(20)
+    images = evaluation.make_images(given, "test", batch_size=8, max_images=11)
+    assert [batch.size for batch in images.batches] == [8, 8]
+    last = images.batches[-1]
+    np.testing.assert_array_equal(last.weights, [1, 1, 1, 0, 0, 0, 0, 0])
+    np.testing.assert_array_equal(last.labels, given.labels[[8, 9, 10, 8, 9, 10, 8, 9]])
+    np.testing.assert_array_equal(last.images[:3], last.images[3:6])
     assert sum(float(batch.weights.sum()) for batch in images.batches) == images.num_images == 11
 
 

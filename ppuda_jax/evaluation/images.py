@@ -1,9 +1,9 @@
 """The images of an evaluation: on the device, normalised once, cut into batches.
 
 Batch norm uses the statistics of the batch it sees, so the batches are part of the result
-(paper, section 5.1: 64 images). The last batch is short, as in the reference. Where its size
-divides the others', its images are repeated to fill the batch: means and variances stay the same,
-and one compiled function serves all batches.
+(paper, section 5.1: 64 images). The last batch is short in the reference; here its images are
+repeated to fill it, so that one compiled function serves all batches. Its means and variances stay
+the same where its size divides the others', as it does for CIFAR-10 and ImageNet in batches of 64.
 
 Legend: `b` images of a batch, `s` image side.
 """
@@ -47,7 +47,7 @@ class EvalImages:
     Attributes:
       spec: the dataset.
       part: "val" or "test".
-      batches: all of them; those of one size come first.
+      batches: all of them, of one size.
       num_images: images in them, repeats not counted.
       noise: standard deviation of the noise that was added.
     """
@@ -60,7 +60,7 @@ class EvalImages:
 
     @property
     def batch_size(self) -> int:
-        """b of the first batch."""
+        """b."""
         return self.batches[0].size
 
 
@@ -100,16 +100,15 @@ def make_images(
     batch_size = min(batch_size, total)
     batches = []
     for number, start in enumerate(range(0, total, batch_size)):
-        rows = np.arange(start, min(start + batch_size, total))
+        count = min(batch_size, total - start)
+        rows = start + np.arange(batch_size) % count
         key = jax.random.fold_in(jax.random.key(seed), number)
-        images = _prepare(jnp.asarray(arrays.images[rows]), key, arrays.spec, noise)
-        repeats = batch_size // len(rows) if batch_size % len(rows) == 0 else 1
-        weights = np.repeat(np.eye(1, repeats, dtype=np.float32)[0], len(rows))
+        images = _prepare(jnp.asarray(arrays.images[rows[:count]]), key, arrays.spec, noise)
         batches.append(
             Batch(
-                jnp.tile(images, (repeats, 1, 1, 1)),
-                jnp.asarray(np.tile(arrays.labels[rows], repeats)),
-                jnp.asarray(weights),
+                jnp.take(images, rows - start, axis=0),
+                jnp.asarray(arrays.labels[rows]),
+                jnp.asarray(np.arange(batch_size) < count, jnp.float32),
             )
         )
     return EvalImages(arrays.spec, part, tuple(batches), total, noise)

@@ -61,7 +61,7 @@ class ExecutorRunner:
         self._variant, self._config, self._dtype = variant, config, dtype
         self._predict = _Compiled(functools.partial(predict_tables, config, variant))
         self._score = _Compiled(self._score_batch)
-        self._ready: set[tuple[bool, frozenset[tuple[int, ...]]]] = set()
+        self._ready: set[tuple[bool, tuple[int, ...]]] = set()
 
     @property
     def programs(self) -> int:
@@ -79,15 +79,14 @@ class ExecutorRunner:
 
     def compile(self, theta: Any, arrays: MetaBatch, images: EvalImages, predict: bool) -> None:
         """Compiles what is not compiled yet."""
-        sizes = frozenset(batch.images.shape for batch in distinct_sizes(images))
-        if (predict, sizes) in self._ready:
+        batch = images.batches[0]
+        if (predict, batch.images.shape) in self._ready:
             return
         if predict:
             self._predict.compile(theta, arrays)
         shapes = jax.eval_shape(self._predict.function, theta, arrays)
-        for batch in distinct_sizes(images):
-            self._score.compile(shapes, arrays.programs, batch.images, batch.labels, batch.weights)
-        self._ready.add((predict, sizes))
+        self._score.compile(shapes, arrays.programs, batch.images, batch.labels, batch.weights)
+        self._ready.add((predict, batch.images.shape))
 
     def predict(self, theta: Any, arrays: MetaBatch) -> run.Tables:
         """The hypernetwork's parameters as tables."""
@@ -131,9 +130,8 @@ class NetworkRunner:
         """Compiles what is not compiled yet."""
         if predict and not self._predicts:
             self.predict(ghn)
-        for batch in distinct_sizes(images):
-            self._score.compile(self._shapes()["params"], batch.images, batch.labels,
-                                batch.weights)  # fmt: skip
+        batch, shapes = images.batches[0], self._shapes()["params"]
+        self._score.compile(shapes, batch.images, batch.labels, batch.weights)
 
     def predict(self, ghn: LoadedGHN) -> Any:
         """The hypernetwork's parameters."""
@@ -188,11 +186,6 @@ class _Compiled:
 
     def __call__(self, *args: Any) -> Any:
         return self.compile(*args)(*args)
-
-
-def distinct_sizes(images: EvalImages) -> tuple[Batch, ...]:
-    """One batch of each size."""
-    return tuple({batch.size: batch for batch in images.batches}.values())
 
 
 def he_params(plan: Plan, seed: int) -> dict[str, Any]:
