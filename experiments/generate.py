@@ -23,15 +23,6 @@ from ppuda_jax.graphs.records import EncodedNet, encode_arch
 
 EVAL_SPLITS = ("val", "test", "wide", "deep", "dense", "bnfree")
 
-_SPLIT = flags.DEFINE_list(
-    "split", ["train"], f"Splits to write, of {', '.join(SPLITS)}; 'eval' for all six of its file."
-)
-_NUM_NETS = flags.DEFINE_integer("num_nets", None, "Networks per split (default: as published).")
-_OUTPUT = flags.DEFINE_string("output", None, "HDF5 file to write; the JSON file lies beside it.")
-_PROCESSES = flags.DEFINE_integer("processes", None, "Worker processes (default: one per core).")
-_SEED = flags.DEFINE_integer("seed", 0, "Another sequence of architectures for each seed.")
-_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace existing files.")
-
 _BLOCK = 4096
 
 
@@ -55,16 +46,28 @@ class SplitReport(NamedTuple):
     nodes_std: float
 
 
+def define_flags() -> None:
+    """Defines the command's flags."""
+    known = ", ".join(SPLITS)
+    flags.DEFINE_list("split", ["train"], f"Of {known}; 'eval' for the six of its file.")
+    flags.DEFINE_integer("num_nets", None, "Networks per split (default: as published).")
+    flags.DEFINE_string("output", None, "HDF5 file to write; the JSON file lies beside it.")
+    flags.DEFINE_integer("processes", None, "Worker processes (default: one per core).")
+    flags.DEFINE_integer("seed", 0, "Another sequence of architectures for each seed.")
+    flags.DEFINE_bool("overwrite", False, "Replace existing files.")
+
+
 def main(argv: list[str]) -> None:
     """Writes the splits and prints a table."""
     if len(argv) > 1:
         raise app.UsageError(f"flags have the form --name=value, received {argv[1:]}.")
-    names = EVAL_SPLITS if _SPLIT.value == ["eval"] else tuple(_SPLIT.value)
-    output = _OUTPUT.value or f"deepnets1m_{'eval' if len(names) > 1 else names[0]}.hdf5"
+    given = flags.FLAGS
+    names = EVAL_SPLITS if given.split == ["eval"] else tuple(given.split)
+    output = given.output or f"deepnets1m_{'eval' if len(names) > 1 else names[0]}.hdf5"
     reports = generate(
-        names, _NUM_NETS.value, output, _PROCESSES.value, _SEED.value, _OVERWRITE.value
+        names, given.num_nets, output, given.processes, given.seed, given.overwrite
     )
-    print(table(reports, _PROCESSES.value or os.cpu_count() or 1))
+    print(table(reports, given.processes or os.cpu_count() or 1))
     print(f"written: {output}")
 
 
@@ -166,4 +169,5 @@ def table(reports: list[SplitReport], processes: int) -> str:
 
 
 if __name__ == "__main__":
+    define_flags()
     app.run(main)
