@@ -44,6 +44,7 @@ def meta_loss(config: GHNConfig, variant: Variant, theta: Any, meta_batch: MetaB
     Returns:
       The loss, and ``loss`` and ``accuracy`` per network [M].
     """
+    meta_batch = jax.tree.map(jnp.asarray, meta_batch)
     tables = predict_tables(config, variant, theta, meta_batch)
     return run.mean_loss(variant, tables, meta_batch.programs, images, labels, key,
                          label_smoothing)
@@ -70,7 +71,7 @@ def predict_tables(config: GHNConfig, variant: Variant, theta: Any,
             f"the executor takes kernels from a conv decoder with blocks of {MAX_BLOCK} x "
             f"{MAX_BLOCK} channels, received decoder={config.decoder!r} and max_shape="
             f"{config.max_shape}: use predict_params for other decoders.")
-    ghn = GHN(config)
+    ghn, meta_batch = GHN(config), jax.tree.map(jnp.asarray, meta_batch)
 
     def call(method, *args, **kwargs):
         return ghn.apply({"params": theta}, *args, method=method, **kwargs)
