@@ -5,7 +5,8 @@ Inside a stage every feature map has C channels, so every weight is a handful of
 parameters are therefore tables of such rows, and an instruction names its first matrix and its
 first vector. This file says, per operation, how many rows it takes and in which order: the
 tensors of ``archs.op_params`` in their order, taps row-major, then blocks of inputs, then blocks
-of outputs.
+of outputs. The norm that ends most operations is not part of them: the executor applies it to
+every instruction's result in one place, and keeps the map before it for the gradient.
 
 Legend: ``I`` and ``O`` channels of source and target file, ``K`` sources read side by side.
 """
@@ -35,6 +36,7 @@ class Branch(NamedTuple):
       vecs: vectors [O] read.
       apply: (mats [mats, I, O], vecs [vecs, O], x [K, B, H, W, I], gate) -> [B, H', W', O];
         ``gate`` is 1 if the network has norms, else 0.
+      norm: whether a norm follows; its scale and bias are the last two vectors.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Branch(NamedTuple):
     mats: int
     vecs: int
     apply: Apply
+    norm: bool = True
 
 
 def pullback(branch: Branch) -> Pullback:
@@ -69,42 +72,41 @@ def _cast(mats, x):
 
 def _conv(k, stride):
     def run(mats, vecs, x, gate):
+        del vecs, gate
         kernel = _cast(mats, x).reshape(k, k, *mats.shape[1:])
-        return ops.conv_norm((kernel, vecs[0], vecs[1], gate), x[0], stride=stride)
+        return ops.conv_norm((kernel,), x[0], stride=stride)
 
     return run
 
 
 def _conv_7x1_1x7(stride):
     def run(mats, vecs, x, gate):
+        del vecs, gate
         mats = _cast(mats, x)
-        return ops.conv_7x1_1x7((mats[:7][None], mats[7:][:, None], vecs[0], vecs[1], gate),
-                                x[0], stride=stride)
+        return ops.conv_7x1_1x7((mats[:7][None], mats[7:][:, None]), x[0], stride=stride)
 
     return run
 
 
-def _depthwise_kernel(vecs, k, x):
-    return _cast(vecs, x).reshape(k, k, 1, vecs.shape[-1])
+def _separable_kernels(mats, vecs, k, x):
+    depthwise = _cast(vecs[: k * k], x).reshape(k, k, 1, vecs.shape[-1])
+    return depthwise, _cast(mats, x)[0][None, None]
 
 
 def _sep_conv(k, stride):
     def run(mats, vecs, x, gate):
-        mats, taps, params = _cast(mats, x), k * k, []
-        for half in (0, 1):
-            rows = vecs[half * (taps + 2) :]
-            params += [_depthwise_kernel(rows[:taps], k, x[0]), mats[half][None, None],
-                       rows[taps], rows[taps + 1], gate]
-        return ops.sep_conv(params, x[0], stride=stride)
+        half = k * k + 2
+        first = (*_separable_kernels(mats[:1], vecs, k, x), vecs[half - 2], vecs[half - 1], gate)
+        hidden = ops.separable(first, x[0], stride=stride)
+        return ops.separable(_separable_kernels(mats[1:], vecs[half:], k, x), hidden)
 
     return run
 
 
 def _dil_conv(k, stride):
     def run(mats, vecs, x, gate):
-        kernel = _depthwise_kernel(vecs[: k * k], k, x[0])
-        return ops.dil_conv((kernel, _cast(mats, x)[0][None, None], vecs[-2], vecs[-1], gate),
-                            x[0], stride=stride)
+        del gate
+        return ops.dil_conv(_separable_kernels(mats, vecs, k, x), x[0], stride=stride)
 
     return run
 
@@ -136,15 +138,16 @@ def _side_by_side(x):
 
 
 def _preprocess(mats, vecs, x, gate):
+    del vecs, gate
     kernel = _cast(mats, x).reshape(1, 1, -1, mats.shape[-1])
-    return ops.conv_norm((kernel, vecs[0], vecs[1], gate), _side_by_side(x))
+    return ops.conv_norm((kernel,), _side_by_side(x))
 
 
 def _factorized_reduce(mats, vecs, x, gate):
+    del vecs, gate
     half = mats.shape[-1] // 2
     kernels = _cast(mats, x)[..., :half].reshape(2, 1, 1, -1, half)
-    return ops.factorized_reduce((kernels[0], kernels[1], vecs[0], vecs[1], gate),
-                                 _side_by_side(x))
+    return ops.factorized_reduce((kernels[0], kernels[1]), _side_by_side(x))
 
 
 def _subsample(mats, vecs, x, gate):
@@ -161,8 +164,8 @@ def cell_branches(stride: int, attention: bool) -> tuple[Branch, ...]:
       attention: whether the networks have ``msa``.
     """
     table = [
-        Branch("max_pool_3x3", 1, 0, 0, _pool(ops.max_pool_3x3, stride)),
-        Branch("avg_pool_3x3", 1, 0, 0, _pool(ops.avg_pool_3x3, stride)),
+        Branch("max_pool_3x3", 1, 0, 0, _pool(ops.max_pool_3x3, stride), norm=False),
+        Branch("avg_pool_3x3", 1, 0, 0, _pool(ops.avg_pool_3x3, stride), norm=False),
         Branch("sep_conv_3x3", 1, 2, 22, _sep_conv(3, stride)),
         Branch("sep_conv_5x5", 1, 2, 54, _sep_conv(5, stride)),
         Branch("dil_conv_3x3", 1, 1, 11, _dil_conv(3, stride)),
@@ -172,12 +175,12 @@ def cell_branches(stride: int, attention: bool) -> tuple[Branch, ...]:
         Branch("conv_5x5", 1, 25, 2, _conv(5, stride)),
         Branch("conv_7x7", 1, 49, 2, _conv(7, stride)),
         Branch("conv_7x1_1x7", 1, 14, 2, _conv_7x1_1x7(stride)),
-        Branch("cse", 1, 2, 2, _cse(stride)),
+        Branch("cse", 1, 2, 2, _cse(stride), norm=False),
     ]
     if attention:
-        table.append(Branch("msa", 1, 6, 7, _msa(stride)))
+        table.append(Branch("msa", 1, 6, 7, _msa(stride), norm=False))
     if stride == 1:
-        table.append(Branch("add", 1, 0, 0, _add))
+        table.append(Branch("add", 1, 0, 0, _add, norm=False))
     else:
         table.append(Branch("factorized_reduce_1", 1, 2, 2, _factorized_reduce))
     return tuple(table)
@@ -185,7 +188,7 @@ def cell_branches(stride: int, attention: bool) -> tuple[Branch, ...]:
 
 @functools.lru_cache
 def preprocess_branches(first: int, last: int) -> tuple[Branch, ...]:
-    """ReLU-1x1-norm over ``first`` to ``last`` sources."""
+    """ReLU-1x1 over ``first`` to ``last`` sources."""
     return tuple(Branch(f"preprocess_{k}", k, k, 2, _preprocess) for k in range(first, last + 1))
 
 
@@ -196,29 +199,8 @@ def reduce_branches(last: int) -> tuple[Branch, ...]:
                  for k in range(1, last + 1))
 
 
-SUBSAMPLE = Branch("subsample", 1, 0, 0, _subsample)
+SUBSAMPLE = Branch("subsample", 1, 0, 0, _subsample, norm=False)
 """Takes every second pixel of a register over into another file."""
 
-COPY = Branch("copy", 1, 0, 0, _add)
+COPY = Branch("copy", 1, 0, 0, _add, norm=False)
 """Takes a register over into another file."""
-
-
-def linear_pullback(mats, vecs, x, gate, g):
-    """Gradient of one source of a preprocessing, given the cotangent of its 1x1's output."""
-    del vecs, gate
-
-    def run(mats, x):
-        return ops.conv_norm((_cast(mats, x)[0][None, None],), x[0])
-
-    _, vjp = jax.vjp(run, mats, x)
-    g_mats, g_x = vjp(g)
-    return g_mats, None, g_x
-
-
-def norm_pullback(mats, vecs, x, gate, g):
-    """Gradient of a preprocessing's norm: its parameters' and its input's, from the sources."""
-    kernel = _cast(mats, x).reshape(1, 1, -1, mats.shape[-1])
-    hidden = ops.conv_norm((kernel,), _side_by_side(x))
-    _, vjp = jax.vjp(lambda v, h: ops.batch_norm(h, v[0], v[1], gate), vecs, hidden)
-    g_vecs, g_hidden = vjp(g)
-    return None, g_vecs, g_hidden[None]

@@ -100,6 +100,7 @@ class Group:
       vecs: table of vectors [V, O] read from.
       branches: the instructions.
       cap: room for instructions.
+      norms: room for maps before their norm; the first one is scratch.
     """
 
     name: str
@@ -109,6 +110,7 @@ class Group:
     vecs: str
     branches: tuple[Branch, ...]
     cap: int
+    norms: int
 
     @functools.cached_property
     def opcode(self) -> Mapping[str, int]:
@@ -124,6 +126,16 @@ class Group:
     def max_sources(self) -> int:
         """Sources of the widest instruction."""
         return max(branch.sources for branch in self.branches)
+
+    @property
+    def max_mats(self) -> int:
+        """Matrices of the instruction with most of them."""
+        return max(branch.mats for branch in self.branches)
+
+    @property
+    def max_vecs(self) -> int:
+        """Vectors of the instruction with most of them."""
+        return max(branch.vecs for branch in self.branches)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,6 +160,8 @@ STEM_MATS, STEM_VECS = 20, 8
 
 _ROOM = {(3, False): 36, (3, True): 72, (1, False): 84, (1, True): 176}
 # Registers per stage, by (stages, large): the longest networks of the published rules fit.
+_NORMS = {(3, False): 40, (3, True): 72, (1, False): 88, (1, True): 208}
+# Normalised results per stage, likewise.
 
 
 @functools.lru_cache(maxsize=256)
@@ -160,6 +174,7 @@ def layout_of(variant: Variant) -> Layout:
     if variant.stages == 3:
         mats["y2"] = (widths[0], widths[2])
     room = _ROOM[variant.stages, variant.large]
+    norms = _NORMS[variant.stages, variant.large]
     files, groups = {}, []
     for s in stages:
         files[f"s{s}"] = File(room, variant.pixels(s), widths[s])
@@ -167,7 +182,8 @@ def layout_of(variant: Variant) -> Layout:
             groups += _entry_groups(variant, s, files)
         inner = branches.cell_branches(1, variant.attention)
         inner += branches.preprocess_branches(2, variant.max_concat)
-        groups.append(Group(f"cells{s}", f"s{s}", f"s{s}", f"s{s}", f"s{s}", inner, 2 * room))
+        groups.append(Group(f"cells{s}", f"s{s}", f"s{s}", f"s{s}", f"s{s}", inner, 2 * room,
+                            norms))
     return Layout(files, tuple(groups), mats, {f"s{s}": widths[s] for s in stages})
 
 
@@ -177,20 +193,20 @@ def _entry_groups(variant: Variant, s: int, files: dict[str, File]) -> list[Grou
     this, before = f"s{s}", f"s{s - 1}"
     if variant.attention:
         take = branches.preprocess_branches(1, last)
-        groups = [Group(f"enter{s}", before, this, f"x{s}", this, take, 3)]
+        groups = [Group(f"enter{s}", before, this, f"x{s}", this, take, 3, 4)]
         if s == 2:
-            groups.append(Group("skip2", "s0", this, "y2", this, take, 1))
+            groups.append(Group("skip2", "s0", this, "y2", this, take, 1, 2))
         return groups
     files[f"m{s}"] = File(2, variant.pixels(s - 1), variant.channels(s))
     # Cells without preprocessing take maps over as they are; they cannot change their width.
     same = variant.multiplier == 1
     mid = branches.preprocess_branches(1, last) + ((branches.COPY,) if same else ())
     reduce = branches.reduce_branches(last) + ((branches.SUBSAMPLE,) if same else ())
-    groups = [Group(f"mid{s}", before, f"m{s}", f"x{s}", this, mid, 2)]
+    groups = [Group(f"mid{s}", before, f"m{s}", f"x{s}", this, mid, 2, 3)]
     if s == 2:
-        groups.append(Group("skip2", "s0", "m2", "y2", this, reduce, 1))
-    groups.append(Group(f"enter{s}", before, this, f"x{s}", this, reduce, 1))
+        groups.append(Group("skip2", "s0", "m2", "y2", this, reduce, 1, 2))
+    groups.append(Group(f"enter{s}", before, this, f"x{s}", this, reduce, 1, 2))
     strided = branches.cell_branches(2, False)
-    groups.append(Group(f"strided{s}", f"m{s}", this, this, this, strided,
-                        2 * variant.max_concat + 2))
+    edges = 2 * variant.max_concat + 2
+    groups.append(Group(f"strided{s}", f"m{s}", this, this, this, strided, edges, edges + 1))
     return groups

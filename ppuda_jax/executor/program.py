@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections import Counter
 from collections.abc import Mapping
 
 import numpy as np
@@ -23,6 +24,7 @@ from ppuda_jax.executor.layout import STEM_MATS, STEM_VECS, Group, Variant, layo
 from ppuda_jax.executor.row_tables import RowTables
 
 STEM_KERNELS = (3, 5, 7)
+_NORMED = ("conv", "sep_conv", "dil_conv", "preprocess", "factorized_reduce")
 
 
 class UnsupportedPlanError(ValueError):
@@ -35,9 +37,11 @@ class Program:
 
     Attributes:
       variant: the compiled class that runs it.
-      forward: group -> int32 [n, 5]: opcode, source, target, first matrix, first vector.
-      backward: group -> int32 [m, 6]: opcode, source, target, register of the cotangent that is
-        written, first matrix, first vector. Opcodes are those of ``run.backward_branches``.
+      forward: group -> int32 [n, 7]: opcode, source, target, slot of the map before its norm (0
+        without), place of the norm's scale after the first vector (-1 without), first matrix,
+        first vector.
+      backward: group -> int32 [m, 7]: the same, in reverse, and with one line per source inside
+        a file.
       mat_rows: table -> int32 [rows, 5]: parameter (index into ``plan.params``, -1 for unused),
         tap y, tap x, first input, first output.
       vec_rows: table -> int32 [rows, 4]: parameter, tap y, tap x, first output.
@@ -89,10 +93,14 @@ def variant_of(plan: Plan) -> Variant:
                                    f"{concat}: run the Flax network instead.")
     variant = Variant(size, config.C_mult, config.C, config.is_vit, not config.glob_avg,
                       image_size=plan.image_size)
-    room = layout_of(variant).files["s0"].registers
-    per_cell = (2 if config.preproc else 0) + edges // 2
+    layout = layout_of(variant)
+    inputs = 2 if config.preproc else 0
     cells = config.n_cells if stages == 1 else -(-(config.n_cells + 2) // 3)
-    if concat > variant.max_concat or per_cell * cells + variant.stem_slots + 5 > room:
+    registers = (inputs + edges // 2) * cells + variant.stem_slots + 5
+    norms = _most_norms(plan, stages)
+    inner = next(group for group in layout.groups if group.inner)
+    if (concat > variant.max_concat or registers > layout.files["s0"].registers
+            or norms >= inner.norms):
         variant = dataclasses.replace(variant, large=True)
     hidden = config.fc_dim if config.fc_layers > 1 else 0
     if config.fc_layers > 2 or hidden > variant.hidden:
@@ -100,6 +108,14 @@ def variant_of(plan: Plan) -> Variant:
             f"the executor's heads have up to 2 layers of up to {variant.hidden} units, received "
             f"{config.fc_layers} layers of {hidden}: run the Flax network instead.")
     return variant
+
+
+def _most_norms(plan: Plan, stages: int) -> int:
+    """Largest number of normalised results in a stage."""
+    reductions = sorted(plan.config.reduction_cells) if stages > 1 else ()
+    counts = Counter(sum(r <= op.cell for r in reductions) for op in plan.ops
+                     if 0 <= op.cell < plan.config.n_cells and op.kind.startswith(_NORMED))
+    return max(counts.values(), default=0)
 
 
 def make_program(plan: Plan, variant: Variant | None = None) -> Program:
@@ -285,13 +301,20 @@ class _Compiler:
         rows = RowTables(self.layout, self.first_param)
         forward, backward = {}, {}
         for group in reversed(self.layout.groups):
-            lines, reverse = [], []
+            lines, reverse, norms = [], [], 0
             for opcode, source, target, op in reversed(self.code[group.name]):
-                mat, vec = rows.add(group, op)
-                lines.append((opcode, source, target, mat, vec))
-                reverse += _backward_lines(group, opcode, source, target, mat, vec)
-            forward[group.name] = np.array(lines[::-1], np.int32).reshape(-1, 5)
-            backward[group.name] = np.array(reverse, np.int32).reshape(-1, 6)
+                branch = group.branches[opcode]
+                norms += branch.norm
+                slot, norm = (norms, branch.vecs - 2) if branch.norm else (0, -1)
+                line = (opcode, source, target, slot, norm, *rows.add(group, op))
+                lines.append(line)
+                reverse += _backward_lines(group, line)
+            if norms >= group.norms:
+                raise UnsupportedPlanError(
+                    f"the executor has room for {group.norms - 1} norms in {group.name}, the "
+                    f"network needs {norms}: run the Flax network instead.")
+            forward[group.name] = np.array(lines[::-1], np.int32).reshape(-1, 7)
+            backward[group.name] = np.array(reverse, np.int32).reshape(-1, 7)
         stem = self.finish_stem(rows)
         mats, vecs = rows.arrays()
         value = next(op for op in self.plan.ops if op.cell >= self.plan.config.n_cells).inputs[0]
@@ -319,13 +342,15 @@ class _Compiler:
         return np.array([kind, mat, vec, int(config.preproc)], np.int32)
 
 
-def _backward_lines(group: Group, opcode: int, source: int, target: int, mat: int,
-                    vec: int) -> list[tuple[int, ...]]:
-    """Backward instructions of one forward instruction, see ``run.backward_branches``."""
+def _backward_lines(group: Group, line: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """Gradient instructions of one instruction.
+
+    Inside a file each writes the cotangent of one register, so that the registers of several
+    sources need not be neighbours of free ones: a 1x1 over K sources becomes K of one source.
+    """
+    opcode, source, target, slot, norm, mat, vec = line
     branch = group.branches[opcode]
     if not group.inner or branch.sources == 1:
-        return [(opcode, source, target, source, mat, vec)]
-    norm = (opcode, source, target, target, mat, vec)
-    linear = len(group.branches)
-    return [norm, *((linear, source + k, target, source + k, mat + k, vec + 2)
-                    for k in range(branch.sources))]
+        return [line]
+    single = group.opcode["conv_1x1"]
+    return [(single, source + k, target, slot, norm, mat + k, vec) for k in range(branch.sources)]

@@ -2,9 +2,10 @@
 
 Each group of a layout is a loop whose body switches over the group's instructions; registers and
 gradient tables are carried in place, and branches return one feature map and a few rows, never a
-file (XLA copies buffers that pass through a conditional). The backward pass walks the program in
-reverse and calls each instruction's pullback on the saved registers, recomputing inside the
-instruction: the memory of a network is its registers.
+file (XLA copies buffers that pass through a conditional). Norms follow the switch, once for all
+instructions; the map before each norm is kept, so that the backward pass runs no convolution
+twice: it walks the program in reverse and calls each instruction's pullback on the saved
+registers. The memory of a network is its registers and these maps.
 
 Legend: ``M`` networks of a meta-batch, ``B`` images, ``H, W`` pixels, ``C`` channels, ``K``
 classes, ``T`` and ``V`` rows of matrices and vectors.
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import chex
 import jax
@@ -21,7 +23,14 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from ppuda_jax.executor import branches
+from ppuda_jax.executor.branches import pullback
+from ppuda_jax.executor.ends import (
+    first_map,
+    first_map_pullback,
+    head_logits,
+    padded,
+    stem_maps,
+)
 from ppuda_jax.executor.layout import STEM_MATS, STEM_VECS, Group, Layout, Variant, layout_of
 from ppuda_jax.nets import ops
 
@@ -55,9 +64,9 @@ class Programs:
     """A meta-batch of programs with absolute row numbers, padded to the groups' caps.
 
     Attributes:
-      forward: group -> int32 [M, cap, 5].
+      forward: group -> int32 [M, cap, 7], see ``program.Program``.
       forward_count: group -> int32 [M].
-      backward: group -> int32 [M, cap', 6].
+      backward: group -> int32 [M, cap', 7].
       backward_count: group -> int32 [M].
       stem: int32 [M, 4], head: int32 [M, 3] (see ``program.Program``).
       norm: float32 [M], 1 where a network has norms.
@@ -72,18 +81,16 @@ class Programs:
     norm: jax.Array
 
 
-def backward_branches(group: Group) -> tuple[tuple[int, int, int, branches.Pullback], ...]:
-    """Gradient instructions of a group: (sources, mats, vecs, pullback), in opcode order.
+class Norms(NamedTuple):
+    """Maps before their norms, kept by the forward pass of one group.
 
-    Inside a file every gradient instruction writes one register: preprocessings of several
-    sources become one instruction for the norm and one per source.
+    Attributes:
+      maps: [slots, B, H, W, C].
+      statistics: [slots, 2, C], mean and inverse standard deviation.
     """
-    table = [
-        (b.sources, b.mats, b.vecs,
-         branches.norm_pullback if group.inner and b.sources > 1 else branches.pullback(b))
-        for b in group.branches
-    ]
-    return (*table, (1, 1, 0, branches.linear_pullback)) if group.inner else tuple(table)
+
+    maps: jax.Array
+    statistics: jax.Array
 
 
 def _rows(table, start, count):
@@ -92,63 +99,94 @@ def _rows(table, start, count):
     return lax.dynamic_slice_in_dim(table, start, count)
 
 
+def _row(table, index):
+    return lax.dynamic_index_in_dim(table, index, keepdims=False)
+
+
 def _write(table, start, value):
     return lax.dynamic_update_slice_in_dim(table, value, start, 0)
 
 
-def _padded(rows, count):
-    return jnp.pad(rows, [(0, count - rows.shape[0])] + [(0, 0)] * (rows.ndim - 1))
-
-
-def _forward_group(group: Group, code, count, tables: Tables, gate, files):
-    """Runs one group on the files and returns them with the target updated."""
+def _forward_group(group: Group, code, count, tables: Tables, gate, files, keep: bool):
+    """Runs one group: the files with the target updated, and the norms if they are kept."""
     mats, vecs = tables.mats[group.mats], tables.vecs[group.vecs]
+    width = vecs.shape[-1]
 
-    def body(i, target):
+    def body(i, carry):
+        target, norms = carry
         source = target if group.inner else files[group.source]
-        opcode, read, write, mat, vec = code[i]
+        opcode, read, write, slot, norm, mat, vec = code[i]
 
         def run(branch, source):
             return branch.apply(_rows(mats, mat, branch.mats), _rows(vecs, vec, branch.vecs),
                                 lax.dynamic_slice_in_dim(source, read, branch.sources), gate)
 
-        y = lax.switch(opcode, [functools.partial(run, b) for b in group.branches], source)
-        return _write(target, write, lax.dynamic_slice_in_dim(target, write, 1) + y[None])
+        def affine(x):
+            mean, inverse = ops.batch_statistics(x)
+            scale, bias = _rows(vecs, vec + norm, 2)
+            gain = inverse * scale
+            return mean, inverse, gain, bias - mean * gain
 
-    return {**files, group.target: lax.fori_loop(0, count, body, files[group.target])}
+        def identity(_):
+            zeros, ones = jnp.zeros(width, vecs.dtype), jnp.ones(width, vecs.dtype)
+            return zeros, ones, ones, zeros
+
+        x = lax.switch(opcode, [functools.partial(run, b) for b in group.branches], source)
+        *statistics, gain, shift = lax.cond((norm >= 0) & (gate > 0), affine, identity, x)
+        if keep:
+            norms = Norms(_write(norms.maps, slot, x[None]),
+                          _write(norms.statistics, slot, jnp.stack(statistics)[None]))
+        y = ops.apply_affine(x, gain, shift)
+        return _write(target, write, lax.dynamic_slice_in_dim(target, write, 1) + y[None]), norms
+
+    target = files[group.target]
+    norms = None
+    if keep:
+        norms = Norms(jnp.zeros((group.norms, *target.shape[1:]), target.dtype),
+                      jnp.zeros((group.norms, 2, width), vecs.dtype))
+    target, norms = lax.fori_loop(0, count, body, (target, norms))
+    return {**files, group.target: target}, norms
 
 
-def _backward_group(group: Group, code, count, tables: Tables, gate, files, cotangents, g_mats,
-                    g_vecs):
+def _backward_group(group: Group, code, count, tables: Tables, gate, files, norms: Norms,
+                    cotangents, g_mats, g_vecs):
     """Walks one group backwards; returns cotangents of the files and gradients of the tables."""
     mats, vecs = tables.mats[group.mats], tables.vecs[group.vecs]
     source = files[group.source]
-    table = backward_branches(group)
     slots = 1 if group.inner else group.max_sources
-    most_mats, most_vecs = max(t[1] for t in table), max(t[2] for t in table)
+    most_mats, most_vecs = group.max_mats, group.max_vecs
 
-    def run(entry, cotangent, i):
-        sources, n_mats, n_vecs, pull = entry
-        _, read, _, _, mat, vec = code[i]
-        gm, gv, gx = pull(_rows(mats, mat, n_mats), _rows(vecs, vec, n_vecs),
-                          lax.dynamic_slice_in_dim(source, read, sources), gate, cotangent)
-        gm = jnp.zeros((0, *mats.shape[1:]), mats.dtype) if gm is None else gm
-        gv = jnp.zeros((0, *vecs.shape[1:]), vecs.dtype) if gv is None else gv
-        return _padded(gm, most_mats), _padded(gv, most_vecs), _padded(gx, slots)
+    def run(branch, cotangent, i):
+        _, read, _, _, _, mat, vec = code[i]
+        gm, gv, gx = pullback(branch)(
+            _rows(mats, mat, branch.mats), _rows(vecs, vec, branch.vecs),
+            lax.dynamic_slice_in_dim(source, read, branch.sources), gate, cotangent)
+        return padded(gm, most_mats), padded(gv, most_vecs), padded(gx, slots)
+
+    # Inside a file, instructions of several sources (the last opcodes) do not occur backwards.
+    table = [functools.partial(run, b) for b in group.branches if b.sources <= slots]
 
     def body(i, carry):
         ct_source, ct_target, gm_table, gv_table = carry
-        opcode, _, write, out, mat, vec = code[i]
-        cotangent = lax.dynamic_index_in_dim(ct_source if group.inner else ct_target, write,
-                                             keepdims=False)
-        gm, gv, gx = lax.switch(opcode, [functools.partial(run, entry) for entry in table],
-                                cotangent, i)
-        # A norm's cotangent replaces its output's; every other one is added to its source's.
-        replace = (out == write) if group.inner else False
-        before = lax.dynamic_slice_in_dim(ct_source, out, slots)
-        ct_source = _write(ct_source, out, jnp.where(replace, gx, before + gx))
+        opcode, read, write, slot, norm, mat, vec = code[i]
+        cotangent = _row(ct_source if group.inner else ct_target, write)
+        on = (norm >= 0) & (gate > 0)
+
+        def through_norm(g):
+            mean, inverse = _row(norms.statistics, slot)
+            scale = _row(vecs, vec + norm)
+            g, g_scale, g_bias = ops.batch_norm_pullback(
+                _row(norms.maps, slot), mean, inverse, scale, g)
+            return g, jnp.stack([g_scale, g_bias])
+
+        cotangent, g_norm = lax.cond(
+            on, through_norm, lambda g: (g, jnp.zeros((2, vecs.shape[-1]), vecs.dtype)), cotangent)
+        gm, gv, gx = lax.switch(opcode, table, cotangent, i)
+        at = jnp.maximum(norm, 0)
+        gv = _write(gv, at, lax.dynamic_slice_in_dim(gv, at, 2) + g_norm)
+        ct_source = _write(ct_source, read, lax.dynamic_slice_in_dim(ct_source, read, slots) + gx)
         return (ct_source, ct_target, _write(gm_table, mat, gm) if most_mats else gm_table,
-                _write(gv_table, vec, gv) if most_vecs else gv_table)
+                _write(gv_table, vec, gv))
 
     # An inner group's target is its source; a scalar stands in for it in the carry.
     ct_target = jnp.zeros(()) if group.inner else cotangents[group.target]
@@ -157,65 +195,6 @@ def _backward_group(group: Group, code, count, tables: Tables, gate, files, cota
         (cotangents[group.source], ct_target, g_mats[group.mats], g_vecs[group.vecs]))
     cotangents = {**cotangents, group.source: ct_source}
     return cotangents, {**g_mats, group.mats: gm}, {**g_vecs, group.vecs: gv}
-
-
-def _stem(variant: Variant, kernel, positions, mats, vecs, stem, gate, images):
-    """The stem: [B, S, S, 3] -> [slots, B, H, H, C]."""
-    dtype = images.dtype
-    kernel, mats = kernel.astype(dtype), mats.astype(dtype)
-    width, slots = variant.width, variant.stem_slots
-    if variant.attention:
-        x = ops.patch_conv((kernel,), images)
-        x = ops.pos_enc((positions[None],), x)
-        return _padded(x[None], slots)
-    full = 1 if variant.image_size == 32 else 4
-    halved = variant.size * full != variant.image_size
-
-    def simple(k):
-        slots_used = kernel.shape[-1] // width
-        scale, shift = vecs[:slots_used].reshape(-1), vecs[slots_used : 2 * slots_used].reshape(-1)
-        x = ops.stem_conv((kernel[:k, :k], scale, shift, gate), images, stride=full)
-        x = ops.stem_pool((), x) if halved else x
-        parts = jnp.moveaxis(x.reshape(*x.shape[:-1], slots_used, width), -2, 0)
-        return _padded(parts, slots)
-
-    def published(k):
-        half, taps, stride = width // 2, mats.reshape(-1, width, width), full // 2 or 1
-        x = ops.stem_conv((kernel[:k, :k, :, :half], vecs[0, :half], vecs[1, :half], gate),
-                          images, stride=stride)
-        second = taps[:9, :half].reshape(3, 3, half, width)
-        x = ops.stem_conv((second, vecs[2], vecs[3], gate), x, stride=stride, relu=True)
-        third = taps[9:18].reshape(3, 3, width, width)
-        y = ops.stem_conv((third, vecs[4], vecs[5], gate), x, stride=2, relu=True)
-        halves = taps[18:20, :, :half].reshape(2, 1, 1, width, half)
-        reduced = ops.factorized_reduce((halves[0], halves[1], vecs[6], vecs[7], gate), x)
-        x = jnp.where(stem[3] > 0, reduced, ops.subsample((), x))
-        return _padded(jnp.stack([x, y]), slots)
-
-    kinds = [functools.partial(simple, k) for k in (3, 5, 7)]
-    if halved:
-        kinds += [functools.partial(published, k) for k in (3, 5, 7)]
-    return lax.switch(stem[0], kinds)
-
-
-def _head(variant: Variant, hidden, hidden_bias, classifier, classifier_bias, head, states, key):
-    """The head: the last cell's states [slots, B, H, W, C] -> logits float32 [B, K].
-
-    ``key`` is a PRNG key for the dropout of two-layer heads, or None to leave it out.
-    """
-    used = jnp.arange(states.shape[0]) < head[1]
-    states = jnp.where(used[:, None, None, None, None], states, jnp.zeros((), states.dtype))
-    x = jnp.concatenate(list(states), axis=-1)
-    x = (ops.flatten((), x) if variant.flat else ops.global_pool((), x)).astype(jnp.float32)
-
-    def two_layers(x):
-        y = jax.nn.relu(ops.dense((hidden, hidden_bias), x))
-        return y if key is None else ops.head_dropout(key, y)
-
-    rows = classifier.shape[0]
-    wide = functools.partial(_padded, count=rows)
-    x = lax.cond(head[2] > 1, lambda x: wide(two_layers(x).T), lambda x: wide(x.T), x).T
-    return ops.dense((classifier, classifier_bias), x)
 
 
 def _stem_rows(tables: Tables, stem):
@@ -237,16 +216,21 @@ def _own(tables: Tables, i):
                  tables.classifier, tables.classifier_bias), i)
 
 
-def _run_forward(variant: Variant, layout: Layout, tables: Tables, program: Programs, own, images):
+def _run_forward(variant: Variant, layout: Layout, tables: Tables, program: Programs, own, images,
+                 keep: bool):
+    """Runs the stem and all groups: files, the stem's first map, norms per group if kept."""
     files = {name: jnp.zeros((f.registers, images.shape[0], f.pixels, f.pixels, f.channels),
                              images.dtype) for name, f in layout.files.items()}
-    first = _stem(variant, own[0], own[1], *_stem_rows(tables, program.stem), program.stem,
-                  program.norm, images)
-    files["s0"] = lax.dynamic_update_slice_in_dim(files["s0"], first, 0, 0)
+    first = first_map(variant, own[0], program.stem, images)
+    maps = stem_maps(variant, first, own[0], own[1], *_stem_rows(tables, program.stem),
+                     program.stem, program.norm, images)
+    files["s0"] = _write(files["s0"], 0, maps)
+    norms = {}
     for group in layout.groups:
-        files = _forward_group(group, program.forward[group.name],
-                               program.forward_count[group.name], tables, program.norm, files)
-    return files
+        files, norms[group.name] = _forward_group(
+            group, program.forward[group.name], program.forward_count[group.name], tables,
+            program.norm, files, keep)
+    return files, first, norms
 
 
 def _last(variant: Variant, files, head):
@@ -269,9 +253,9 @@ def logits(variant: Variant, tables: Tables, programs: Programs, images: jax.Arr
 
     def run(_, i):
         program, own = _one(programs, i), _own(tables, i)
-        files = _run_forward(variant, layout, tables, program, own, images)
-        return None, _head(variant, *own[2:], program.head, _last(variant, files, program.head),
-                           None)
+        files, *_ = _run_forward(variant, layout, tables, program, own, images, keep=False)
+        last = _last(variant, files, program.head)
+        return None, head_logits(variant, *own[2:], program.head, last, None)
 
     return lax.scan(run, None, jnp.arange(programs.norm.shape[0]))[1]
 
@@ -298,9 +282,9 @@ def mean_loss(variant: Variant, tables: Tables, programs: Programs, images: jax.
 
     def run(_, i):
         program, own = _one(programs, i), _own(tables, i)
-        files = _run_forward(variant, layout, tables, program, own, images)
-        out = _head(variant, *own[2:], program.head, _last(variant, files, program.head),
-                    _fold(key, i))
+        files, *_ = _run_forward(variant, layout, tables, program, own, images, keep=False)
+        out = head_logits(variant, *own[2:], program.head, _last(variant, files, program.head),
+                          _fold(key, i))
         return None, _score(out, labels, smoothing)
 
     losses, accuracies = lax.scan(run, None, jnp.arange(programs.norm.shape[0]))[1]
@@ -323,10 +307,11 @@ def _mean_loss_fwd(variant, tables, programs, images, labels, key, smoothing):
     def run(carry, i):
         g_mats, g_vecs = carry
         program, own = _one(programs, i), _own(tables, i)
-        files = _run_forward(variant, layout, tables, program, own, images)
+        files, first, norms = _run_forward(variant, layout, tables, program, own, images,
+                                           keep=True)
 
         def tail(states, *params):
-            out = _head(variant, *params, program.head, states, _fold(key, i))
+            out = head_logits(variant, *params, program.head, states, _fold(key, i))
             loss, accuracy = _score(out, labels, smoothing)
             return loss / count, (loss, accuracy)
 
@@ -339,14 +324,15 @@ def _mean_loss_fwd(variant, tables, programs, images, labels, key, smoothing):
         for group in reversed(layout.groups):
             cotangents, g_mats, g_vecs = _backward_group(
                 group, program.backward[group.name], program.backward_count[group.name], tables,
-                program.norm, files, cotangents, g_mats, g_vecs)
+                program.norm, files, norms[group.name], cotangents, g_mats, g_vecs)
 
-        def stem(kernel, positions, mats, vecs):
-            return _stem(variant, kernel, positions, mats, vecs, program.stem, program.norm,
-                         images)
+        def stem(first, kernel, positions, mats, vecs):
+            return stem_maps(variant, first, kernel, positions, mats, vecs, program.stem,
+                             program.norm, images)
 
-        _, pull = jax.vjp(stem, own[0], own[1], *_stem_rows(tables, program.stem))
-        g_kernel, g_positions, gm, gv = pull(cotangents["s0"][: variant.stem_slots])
+        _, pull = jax.vjp(stem, first, *own[:2], *_stem_rows(tables, program.stem))
+        g_first, g_kernel, g_positions, gm, gv = pull(cotangents["s0"][: variant.stem_slots])
+        g_kernel += first_map_pullback(variant, own[0], program.stem, images, g_first)
         g_mats = {**g_mats, "s0": _write(g_mats["s0"], program.stem[1], gm)}
         g_vecs = {**g_vecs, "s0": _write(g_vecs["s0"], program.stem[2], gv)}
         return (g_mats, g_vecs), (scores, (g_kernel, g_positions, *g_head))

@@ -16,7 +16,7 @@ import numpy as np
 
 from ppuda_jax.executor.layout import STEM_MATS, STEM_VECS, Group, Variant, layout_of
 from ppuda_jax.executor.program import Program, UnsupportedPlanError
-from ppuda_jax.executor.run import Programs, Tables, backward_branches
+from ppuda_jax.executor.run import Programs, Tables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,9 +42,8 @@ def spill(variant: Variant) -> tuple[dict[str, int], dict[str, int]]:
     mats, vecs = dict.fromkeys(layout.mats, 0), dict.fromkeys(layout.vecs, 0)
     mats["s0"], vecs["s0"] = STEM_MATS, STEM_VECS
     for group in layout.groups:
-        table = backward_branches(group)
-        mats[group.mats] = max(mats[group.mats], max(t[1] for t in table))
-        vecs[group.vecs] = max(vecs[group.vecs], 2 + max(t[2] for t in table))
+        mats[group.mats] = max(mats[group.mats], group.max_mats)
+        vecs[group.vecs] = max(vecs[group.vecs], group.max_vecs)
     return mats, vecs
 
 

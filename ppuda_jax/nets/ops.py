@@ -34,6 +34,11 @@ def _per_channel(vector: jax.Array, x: jax.Array) -> jax.Array:
     return vector.reshape((1,) * (x.ndim - 1) + (-1,))
 
 
+def _wide(x: jax.Array) -> jax.Array:
+    """x in at least float32, the type of statistics."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
 @jax.custom_vjp
 def batch_norm(
     x: jax.Array, scale: jax.Array, bias: jax.Array, enabled: jax.Array | float = 1.0
@@ -44,38 +49,60 @@ def batch_norm(
       x: feature maps [B, H, W, C].
       scale: [C].
       bias: [C].
-      enabled: float32 scalar; at 0 the result is ``x``, so that networks with and without
-        norms can share a compiled program.
+      enabled: scalar; at 0 the result is ``x``, so that networks with and without norms can
+        share a compiled program.
 
     Returns:
-      [B, H, W, C] in the dtype of ``x``; statistics are computed in float32.
+      [B, H, W, C] in the dtype of ``x``; statistics are computed in float32 or wider.
     """
     return _batch_norm_fwd(x, scale, bias, enabled)[0]
 
 
+def batch_statistics(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Mean and inverse standard deviation of the channels of [B, H, W, C]: [C] and [C]."""
+    wide = _wide(x)
+    mean = jnp.mean(wide, axis=(0, 1, 2))
+    variance = jnp.maximum(jnp.mean(jnp.square(wide), axis=(0, 1, 2)) - jnp.square(mean), 0.0)
+    return mean, lax.rsqrt(variance + EPSILON)
+
+
+def apply_affine(x: jax.Array, gain: jax.Array, shift: jax.Array) -> jax.Array:
+    """x * gain + shift per channel, in the dtype of x."""
+    return (_wide(x) * _per_channel(gain, x) + _per_channel(shift, x)).astype(x.dtype)
+
+
+def batch_norm_pullback(
+    x: jax.Array, mean: jax.Array, inverse: jax.Array, scale: jax.Array, g: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Gradient of the norm: cotangents of x [B, H, W, C], scale [C] and bias [C].
+
+    ``mean`` and ``inverse`` are those of ``batch_statistics(x)``.
+    """
+    n = x.size // x.shape[-1]
+    x_wide, g_wide = _wide(x), _wide(g)
+    g_bias = jnp.sum(g_wide, axis=(0, 1, 2))
+    g_scale = (jnp.sum(g_wide * x_wide, axis=(0, 1, 2)) - mean * g_bias) * inverse
+    gain = inverse * scale
+    slope = gain * inverse * g_scale / n
+    offset = mean * slope - gain * g_bias / n
+    dx = g_wide * _per_channel(gain, x) - x_wide * _per_channel(slope, x)
+    return (dx + _per_channel(offset, x)).astype(x.dtype), g_scale, g_bias
+
+
 def _batch_norm_fwd(x, scale, bias, enabled):
-    x32 = x.astype(jnp.float32)
-    mean = jnp.mean(x32, axis=(0, 1, 2))
-    variance = jnp.maximum(jnp.mean(jnp.square(x32), axis=(0, 1, 2)) - jnp.square(mean), 0.0)
-    inverse = lax.rsqrt(variance + EPSILON)
-    on = jnp.asarray(enabled, jnp.float32) > 0
+    mean, inverse = batch_statistics(x)
+    on = jnp.asarray(enabled) > 0
     gain = jnp.where(on, inverse * scale, 1.0)
-    shift = jnp.where(on, bias - mean * gain, 0.0)
-    y = x32 * _per_channel(gain, x) + _per_channel(shift, x)
-    return y.astype(x.dtype), (x, mean, inverse, gain, on)
+    shift = jnp.where(on, bias - mean * inverse * scale, 0.0)
+    return apply_affine(x, gain, shift), (x, mean, inverse, scale, on)
 
 
 def _batch_norm_bwd(residuals, g):
-    x, mean, inverse, gain, on = residuals
-    n = x.size // x.shape[-1]
-    x32, g32 = x.astype(jnp.float32), g.astype(jnp.float32)
-    g_bias = jnp.where(on, jnp.sum(g32, axis=(0, 1, 2)), 0.0)
-    g_scale = (jnp.sum(g32 * x32, axis=(0, 1, 2)) - mean * g_bias) * inverse
-    g_scale = jnp.where(on, g_scale, 0.0)
-    slope = gain * inverse * g_scale / n
-    offset = mean * slope - gain * g_bias / n
-    dx = (g32 * _per_channel(gain, x) - x32 * _per_channel(slope, x) + _per_channel(offset, x))
-    return dx.astype(x.dtype), g_scale, g_bias, jnp.zeros((), jnp.float32)
+    *norm, on = residuals
+    dx, g_scale, g_bias = batch_norm_pullback(*norm, g)
+    none = jnp.zeros_like(g_scale)
+    return (jnp.where(on, dx, g), jnp.where(on, g_scale, none), jnp.where(on, g_bias, none),
+            None)
 
 
 batch_norm.defvjp(_batch_norm_fwd, _batch_norm_bwd)
@@ -83,10 +110,10 @@ batch_norm.defvjp(_batch_norm_fwd, _batch_norm_bwd)
 
 def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
     """Layer norm over the last axis: [..., C] with [C] and [C]."""
-    x32 = x.astype(jnp.float32)
-    mean = jnp.mean(x32, axis=-1, keepdims=True)
-    variance = jnp.mean(jnp.square(x32 - mean), axis=-1, keepdims=True)
-    out = (x32 - mean) * lax.rsqrt(variance + EPSILON)
+    wide = _wide(x)
+    mean = jnp.mean(wide, axis=-1, keepdims=True)
+    variance = jnp.mean(jnp.square(wide - mean), axis=-1, keepdims=True)
+    out = (wide - mean) * lax.rsqrt(variance + EPSILON)
     return (out * _per_channel(scale, x) + _per_channel(bias, x)).astype(x.dtype)
 
 
@@ -138,21 +165,22 @@ def conv_7x1_1x7(params: Params, x: jax.Array, *, stride: int = 1) -> jax.Array:
     return _norm(lowering.conv(x, tall, (stride, 1)), norm)
 
 
-def _separable(depthwise, pointwise, norm, x, stride, dilation):
+def separable(params: Params, x: jax.Array, *, stride: int = 1, dilation: int = 1) -> jax.Array:
+    """ReLU, depthwise, 1x1, norm: (depthwise kernel, kernel, scale, bias)."""
+    depthwise, pointwise, *norm = params
     x = lowering.depthwise(jax.nn.relu(x), depthwise, stride, dilation)
     return _norm(lowering.pointwise(x, pointwise[0, 0]), norm)
 
 
 def sep_conv(params: Params, x: jax.Array, *, stride: int = 1) -> jax.Array:
-    """Twice [ReLU, depthwise, 1x1, norm], the stride in the first depthwise."""
+    """``separable`` twice, the stride in the first depthwise."""
     half = len(params) // 2
-    x = _separable(params[0], params[1], params[2:half], x, stride, 1)
-    return _separable(params[half], params[half + 1], params[half + 2 :], x, 1, 1)
+    return separable(params[half:], separable(params[:half], x, stride=stride))
 
 
 def dil_conv(params: Params, x: jax.Array, *, stride: int = 1) -> jax.Array:
-    """ReLU, depthwise with dilation 2, 1x1, norm: (kernel, kernel, scale, bias)."""
-    return _separable(params[0], params[1], params[2:], x, stride, 2)
+    """``separable`` with dilation 2."""
+    return separable(params, x, stride=stride, dilation=2)
 
 
 def factorized_reduce(params: Params, x: jax.Array) -> jax.Array:

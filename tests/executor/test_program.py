@@ -45,7 +45,7 @@ def test_registers_are_written_before_they_are_read(split):
         written = {("s0", register) for register in range(program.variant.stem_slots)}
         absent = _absent_states(program)
         for group in layout_of(program.variant).groups:
-            for opcode, source, target, _, _ in program.forward[group.name]:
+            for opcode, source, target, *_ in program.forward[group.name]:
                 sources = group.branches[opcode].sources
                 reads = {(group.source, source + k) for k in range(sources)}
                 assert len(reads - written) <= absent
@@ -87,8 +87,8 @@ def test_stacked_programs_use_disjoint_rows():
     name = "cells0"
     count = stacked.forward_count[name][0]
     first, second = stacked.forward[name][0, :count], stacked.forward[name][1, :count]
-    np.testing.assert_array_equal(second[:, 3] - first[:, 3], len(programs[0].mat_rows["s0"]))
-    np.testing.assert_array_equal(second[:, :3], first[:, :3])
+    np.testing.assert_array_equal(second[:, 5] - first[:, 5], len(programs[0].mat_rows["s0"]))
+    np.testing.assert_array_equal(second[:, :5], first[:, :5])
 
 
 def test_programs_of_two_variants_do_not_stack():

@@ -78,6 +78,7 @@ def torch_name(path):
 
 @needs_reference
 def test_resnet50_equals_the_reference():
+    pytest.importorskip("torch")
     peer = REFERENCE / "peer"
     expected = json.loads((peer / "resnet50.json").read_text())
     ghn = load_torch_ghn(peer / "ghn2_cifar10_random.pt")
