@@ -46,6 +46,9 @@ class TrainConfig:
     )
     lr_drop: float = _field(0.1, "multistep: factor of each drop")
     lr_warmup: float = _field(0.0, "fraction of the run with a linearly rising rate")
+    average_decay: float = _field(
+        0.0, "decay per step of the running average of theta that is evaluated; 0 for none"
+    )
     compute_dtype: Literal["float32", "bfloat16"] = _field(
         "float32", "type of the target networks' activations"
     )
@@ -99,6 +102,8 @@ class TrainConfig:
             _require(self.arch_workers >= 0, "arch_workers", "must not be negative",
                      self.arch_workers)  # fmt: skip
         _require(0 <= self.lr_warmup < 1, "lr_warmup", "is a fraction of the run", self.lr_warmup)
+        _require(0 <= self.average_decay < 1, "average_decay", "must be in [0, 1)",
+                 self.average_decay)  # fmt: skip
         smoothing = self.label_smoothing
         _require(0 <= smoothing < 1, "label_smoothing", "must be in [0, 1)", smoothing)
         _require(0 < self.lr_drop <= 1, "lr_drop", "must be in (0, 1]", self.lr_drop)

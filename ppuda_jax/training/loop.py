@@ -24,7 +24,7 @@ from ppuda_jax.training.clock import Clock
 from ppuda_jax.training.compilation import CompileCounter, use_cache
 from ppuda_jax.training.config import TrainConfig, learning_rate
 from ppuda_jax.training.metrics import MetricsLog, Window
-from ppuda_jax.training.state import TrainState, make_state
+from ppuda_jax.training.state import TrainState, best_theta, make_state
 from ppuda_jax.training.step import Metrics, StepPrograms
 from ppuda_jax.training.task import NonFiniteError, Task, TrainResult, refuse_other_run
 
@@ -100,9 +100,10 @@ class _Run:
             return fresh, {}
         record = checkpoints.read_record(folder)
         refuse_other_run(self.settings, record["settings"], folder)
-        theta = checkpoints.read_tree(folder / "theta", fresh.theta)
+        best = checkpoints.read_tree(folder / "theta", best_theta(fresh))
         rest = checkpoints.read_tree(folder / "run", _run_arrays(fresh))
-        state = serialization.from_state_dict(fresh, {**rest, "theta": theta})
+        name = "theta" if fresh.average is None else "average"
+        state = serialization.from_state_dict(fresh, {"average": None, **rest, name: best})
         return state, record
 
     @property
@@ -155,7 +156,7 @@ class _Run:
         host = parallel.to_host(self.state)
         skipped = int(host.skipped)
         return TrainResult(
-            host.theta, self.step, reason, skipped, self.programs.count, self.clock.elapsed()
+            best_theta(host), self.step, reason, skipped, self.programs.count, self.clock.elapsed()
         )
 
     def _dispatch(self, group: MetaBatches) -> None:
@@ -242,13 +243,13 @@ class _Run:
             "window": self.window.to_dict(),
             "stream": (self.position or GroupingState()).to_dict(),
         }
-        self.saved.save(name, self.step, host.theta, _run_arrays(host), record)
+        self.saved.save(name, self.step, best_theta(host), _run_arrays(host), record)
 
     def _evaluate(self) -> None:
         if self.task.evaluate is None:
             return
         self._drain(0)
-        values = dict(self.task.evaluate(self.state.theta, self.step))
+        values = dict(self.task.evaluate(best_theta(self.state), self.step))
         self.log.write(self.step, values)
         score = values.get("val_accuracy")
         if score is not None and (self.best is None or score > self.best):
@@ -273,7 +274,9 @@ class _Run:
 
 
 def _run_arrays(state: TrainState) -> dict[str, Any]:
-    """Everything of a state but theta, as nested dicts of arrays."""
+    """Everything of a state but `best_theta`, as nested dicts of arrays."""
     arrays = serialization.to_state_dict(state)
-    del arrays["theta"]
+    average = arrays.pop("average")
+    if average is None:
+        del arrays["theta"]
     return arrays

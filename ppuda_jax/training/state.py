@@ -18,6 +18,7 @@ class TrainState:
 
     Attributes:
         theta: parameters of the hypernetwork.
+        average: their running average (see `running_average`), or None.
         opt_state: optimiser state of `make_optimiser`.
         step: int32 [], updates tried so far, skipped ones included.
         rng: uint32 [2], raw key; never advanced, each step folds its number into it.
@@ -26,6 +27,7 @@ class TrainState:
     """
 
     theta: PyTree
+    average: PyTree | None
     opt_state: PyTree
     step: jax.Array
     rng: jax.Array
@@ -42,10 +44,22 @@ def make_optimiser(config: TrainConfig) -> optax.GradientTransformation:
     )
 
 
+def running_average(average: PyTree, theta: PyTree, step: jax.Array, decay: float) -> PyTree:
+    """Exponential average of theta; its decay grows from 0.1 so that the start is forgotten."""
+    decay = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
+    return optax.incremental_update(theta, average, 1.0 - decay)
+
+
+def best_theta(state: TrainState) -> PyTree:
+    """The parameters to evaluate and to use: the average where there is one."""
+    return state.theta if state.average is None else state.average
+
+
 def make_state(theta: PyTree, config: TrainConfig) -> TrainState:
     """State before the first step."""
     return TrainState(
         theta=theta,
+        average=theta if config.average_decay else None,
         opt_state=make_optimiser(config).init(theta),
         step=jnp.zeros((), jnp.int32),
         rng=jax.random.key_data(jax.random.key(config.seed)),

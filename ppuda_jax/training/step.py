@@ -16,7 +16,7 @@ from jax import lax
 from ppuda_jax import parallel
 from ppuda_jax.data.batches import TrainingImages
 from ppuda_jax.training.config import TrainConfig
-from ppuda_jax.training.state import TrainState, make_optimiser
+from ppuda_jax.training.state import TrainState, make_optimiser, running_average
 
 Metrics = Mapping[str, jax.Array]
 
@@ -73,8 +73,13 @@ def make_step(
         def keep(new: jax.Array, old: jax.Array) -> jax.Array:
             return jnp.where(finite, new, old)
 
+        theta = jax.tree.map(keep, theta, state.theta)
+        average = state.average
+        if average is not None:
+            average = running_average(average, theta, state.step, config.average_decay)
         state = state.replace(
-            theta=jax.tree.map(keep, theta, state.theta),
+            theta=theta,
+            average=average,
             opt_state=jax.tree.map(keep, opt_state, state.opt_state),
             step=state.step + 1,
             skipped=state.skipped + (~finite).astype(jnp.int32),
