@@ -177,13 +177,16 @@ def _load_digits(part: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def open_source(name: str, part: str, data_dir: str | None, decoders: Any = None) -> Any:
-    """Opens TFDS's data source of a published split, preparing the dataset if it is not there.
+    """Opens TFDS's data source of a published split.
+
+    Without `data_dir` it is TFDS's default folder, into which TFDS downloads a dataset that is
+    not there; a folder that is named is only read.
 
     Returns:
         A random-access sequence of dictionaries with at least `image` and `label`.
 
     Raises:
-        FileNotFoundError: nothing is prepared in `data_dir` and it cannot be downloaded.
+        FileNotFoundError: the dataset is not prepared there and cannot be downloaded.
         ValueError: the prepared dataset has another number of classes.
     """
     logging.getLogger("absl").setLevel(logging.ERROR)  # tfds advises on decoders it does not use
@@ -191,19 +194,18 @@ def open_source(name: str, part: str, data_dir: str | None, decoders: Any = None
 
     spec, tfds_name = dataset_spec(name), _TFDS_NAMES[name]
     where = os.path.abspath(os.path.expanduser(data_dir)) if data_dir else None
-    prepared = where is not None and os.path.isdir(os.path.join(where, tfds_name))
     try:
         builder = tfds.builder(tfds_name, data_dir=where, file_format="array_record")
-        if not prepared:
+        if where is None:
             builder.download_and_prepare(file_format="array_record")
         source = builder.as_data_source(split=part, decoders=decoders)
     except Exception as error:  # TFDS raises many types here, down to bare AssertionError
         raise FileNotFoundError(
             f"{name}: no readable TFDS dataset. Looked for "
             f"{os.path.join(where or tfds.core.constants.DATA_DIR, tfds_name)}/<version>/*"
-            f"{part}.array_record* and could not download it "
-            f"({type(error).__name__}: {str(error).strip().splitlines()[0:1]}). Prepare it on a "
-            f'machine with a network: python -c "import tensorflow_datasets as tfds; '
+            f"{part}.array_record* ({type(error).__name__}: "
+            f"{str(error).strip().splitlines()[0:1]}). Prepare it on a machine with a network: "
+            f'python -c "import tensorflow_datasets as tfds; '
             f"tfds.builder('{tfds_name}', data_dir='DIR', file_format='array_record')"
             f'.download_and_prepare()" and pass --data_dir=DIR; or use --dataset=digits, which '
             f"needs no files"

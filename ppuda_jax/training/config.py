@@ -23,7 +23,9 @@ class TrainConfig:
     """Everything that decides what a run computes, and how it is watched and saved."""
 
     dataset: Literal["cifar10", "imagenet", "digits"] = _field("cifar10", "images to train on")
-    data_dir: str | None = _field(None, "TFDS folder with the prepared dataset")
+    data_dir: str | None = _field(
+        None, "TFDS folder with the prepared dataset; without it TFDS downloads to its own"
+    )
     model: Literal["ghn2", "ghn1", "mlp"] = _field("ghn2", "hypernetwork")
     hidden: int = _field(32, "width of the hypernetwork (D); 32 as published")
     meta_batch_size: int = _field(8, "networks per step, over all devices")
