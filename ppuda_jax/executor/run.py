@@ -1,11 +1,9 @@
 """The executor: any network of a variant as data in one compiled function, with its own gradient.
 
-Each group of a layout is a loop whose body switches over the group's instructions; registers and
-gradient tables are carried in place, and branches return one feature map and a few rows, never a
-file (XLA copies buffers that pass through a conditional). Norms follow the switch, once for all
-instructions; the map before each norm is kept, so that the backward pass runs no convolution
-twice: it walks the program in reverse and calls each instruction's pullback on the saved
-registers. The memory of a network is its registers and these maps.
+Each group of a layout is a loop over instructions (``groups.py``). Norms follow each instruction's
+switch, once for all; the map before each norm is kept, so that the backward pass runs no
+convolution twice: it walks the program in reverse and calls each instruction's pullback on the
+saved registers. The memory of a network is its registers and these maps.
 
 Legend: ``M`` networks of a meta-batch, ``B`` images, ``H, W`` pixels, ``C`` channels, ``K``
 classes, ``T`` and ``V`` rows of matrices and vectors.
@@ -15,7 +13,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import chex
 import jax
@@ -23,16 +20,14 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from ppuda_jax.executor.branches import pullback
 from ppuda_jax.executor.ends import (
     first_map,
     first_map_pullback,
     head_logits,
-    padded,
     stem_maps,
 )
-from ppuda_jax.executor.layout import STEM_MATS, STEM_VECS, Group, Layout, Variant, layout_of
-from ppuda_jax.nets import ops
+from ppuda_jax.executor.groups import pull_group, read_rows, run_group, write_rows
+from ppuda_jax.executor.layout import STEM_MATS, STEM_VECS, Layout, Variant, layout_of
 
 
 @chex.dataclass(frozen=True)
@@ -81,125 +76,9 @@ class Programs:
     norm: jax.Array
 
 
-class Norms(NamedTuple):
-    """Maps before their norms, kept by the forward pass of one group.
-
-    Attributes:
-      maps: [slots, B, H, W, C].
-      statistics: [slots, 2, C], mean and inverse standard deviation.
-    """
-
-    maps: jax.Array
-    statistics: jax.Array
-
-
-def _rows(table, start, count):
-    if count == 0:
-        return jnp.zeros((0, *table.shape[1:]), table.dtype)
-    return lax.dynamic_slice_in_dim(table, start, count)
-
-
-def _row(table, index):
-    return lax.dynamic_index_in_dim(table, index, keepdims=False)
-
-
-def _write(table, start, value):
-    return lax.dynamic_update_slice_in_dim(table, value, start, 0)
-
-
-def _forward_group(group: Group, code, count, tables: Tables, gate, files, keep: bool):
-    """Runs one group: the files with the target updated, and the norms if they are kept."""
-    mats, vecs = tables.mats[group.mats], tables.vecs[group.vecs]
-    width = vecs.shape[-1]
-
-    def body(i, carry):
-        target, norms = carry
-        source = target if group.inner else files[group.source]
-        opcode, read, write, slot, norm, mat, vec = code[i]
-
-        def run(branch, source):
-            return branch.apply(_rows(mats, mat, branch.mats), _rows(vecs, vec, branch.vecs),
-                                lax.dynamic_slice_in_dim(source, read, branch.sources), gate)
-
-        def affine(x):
-            mean, inverse = ops.batch_statistics(x)
-            scale, bias = _rows(vecs, vec + norm, 2)
-            gain = inverse * scale
-            return mean, inverse, gain, bias - mean * gain
-
-        def identity(_):
-            zeros, ones = jnp.zeros(width, vecs.dtype), jnp.ones(width, vecs.dtype)
-            return zeros, ones, ones, zeros
-
-        x = lax.switch(opcode, [functools.partial(run, b) for b in group.branches], source)
-        *statistics, gain, shift = lax.cond((norm >= 0) & (gate > 0), affine, identity, x)
-        if keep:
-            norms = Norms(_write(norms.maps, slot, x[None]),
-                          _write(norms.statistics, slot, jnp.stack(statistics)[None]))
-        y = ops.apply_affine(x, gain, shift)
-        return _write(target, write, lax.dynamic_slice_in_dim(target, write, 1) + y[None]), norms
-
-    target = files[group.target]
-    norms = None
-    if keep:
-        norms = Norms(jnp.zeros((group.norms, *target.shape[1:]), target.dtype),
-                      jnp.zeros((group.norms, 2, width), vecs.dtype))
-    target, norms = lax.fori_loop(0, count, body, (target, norms))
-    return {**files, group.target: target}, norms
-
-
-def _backward_group(group: Group, code, count, tables: Tables, gate, files, norms: Norms,
-                    cotangents, g_mats, g_vecs):
-    """Walks one group backwards; returns cotangents of the files and gradients of the tables."""
-    mats, vecs = tables.mats[group.mats], tables.vecs[group.vecs]
-    source = files[group.source]
-    slots = 1 if group.inner else group.max_sources
-    most_mats, most_vecs = group.max_mats, group.max_vecs
-
-    def run(branch, cotangent, i):
-        _, read, _, _, _, mat, vec = code[i]
-        gm, gv, gx = pullback(branch)(
-            _rows(mats, mat, branch.mats), _rows(vecs, vec, branch.vecs),
-            lax.dynamic_slice_in_dim(source, read, branch.sources), gate, cotangent)
-        return padded(gm, most_mats), padded(gv, most_vecs), padded(gx, slots)
-
-    # Inside a file, instructions of several sources (the last opcodes) do not occur backwards.
-    table = [functools.partial(run, b) for b in group.branches if b.sources <= slots]
-
-    def body(i, carry):
-        ct_source, ct_target, gm_table, gv_table = carry
-        opcode, read, write, slot, norm, mat, vec = code[i]
-        cotangent = _row(ct_source if group.inner else ct_target, write)
-        on = (norm >= 0) & (gate > 0)
-
-        def through_norm(g):
-            mean, inverse = _row(norms.statistics, slot)
-            scale = _row(vecs, vec + norm)
-            g, g_scale, g_bias = ops.batch_norm_pullback(
-                _row(norms.maps, slot), mean, inverse, scale, g)
-            return g, jnp.stack([g_scale, g_bias])
-
-        cotangent, g_norm = lax.cond(
-            on, through_norm, lambda g: (g, jnp.zeros((2, vecs.shape[-1]), vecs.dtype)), cotangent)
-        gm, gv, gx = lax.switch(opcode, table, cotangent, i)
-        at = jnp.maximum(norm, 0)
-        gv = _write(gv, at, lax.dynamic_slice_in_dim(gv, at, 2) + g_norm)
-        ct_source = _write(ct_source, read, lax.dynamic_slice_in_dim(ct_source, read, slots) + gx)
-        return (ct_source, ct_target, _write(gm_table, mat, gm) if most_mats else gm_table,
-                _write(gv_table, vec, gv))
-
-    # An inner group's target is its source; a scalar stands in for it in the carry.
-    ct_target = jnp.zeros(()) if group.inner else cotangents[group.target]
-    ct_source, ct_target, gm, gv = lax.fori_loop(
-        0, count, body,
-        (cotangents[group.source], ct_target, g_mats[group.mats], g_vecs[group.vecs]))
-    cotangents = {**cotangents, group.source: ct_source}
-    return cotangents, {**g_mats, group.mats: gm}, {**g_vecs, group.vecs: gv}
-
-
 def _stem_rows(tables: Tables, stem):
     mats, vecs = tables.mats["s0"], tables.vecs["s0"]
-    return _rows(mats, stem[1], STEM_MATS), _rows(vecs, stem[2], STEM_VECS)
+    return read_rows(mats, stem[1], STEM_MATS), read_rows(vecs, stem[2], STEM_VECS)
 
 
 def _fold(key, i):
@@ -224,12 +103,12 @@ def _run_forward(variant: Variant, layout: Layout, tables: Tables, program: Prog
     first = first_map(variant, own[0], program.stem, images)
     maps = stem_maps(variant, first, own[0], own[1], *_stem_rows(tables, program.stem),
                      program.stem, program.norm, images)
-    files["s0"] = _write(files["s0"], 0, maps)
+    files["s0"] = write_rows(files["s0"], 0, maps)
     norms = {}
     for group in layout.groups:
-        files, norms[group.name] = _forward_group(
-            group, program.forward[group.name], program.forward_count[group.name], tables,
-            program.norm, files, keep)
+        files, norms[group.name] = run_group(
+            group, program.forward[group.name], program.forward_count[group.name],
+            tables.mats[group.mats], tables.vecs[group.vecs], program.norm, files, keep)
     return files, first, norms
 
 
@@ -320,11 +199,14 @@ def _mean_loss_fwd(variant, tables, programs, images, labels, key, smoothing):
         g_states, *g_head = pull(jnp.ones(()))
         cotangents = jax.tree.map(jnp.zeros_like, files)
         last = f"s{variant.stages - 1}"
-        cotangents[last] = _write(cotangents[last], program.head[0], g_states)
+        cotangents[last] = write_rows(cotangents[last], program.head[0], g_states)
         for group in reversed(layout.groups):
-            cotangents, g_mats, g_vecs = _backward_group(
-                group, program.backward[group.name], program.backward_count[group.name], tables,
-                program.norm, files, norms[group.name], cotangents, g_mats, g_vecs)
+            m, v = group.mats, group.vecs
+            cotangents, gm, gv = pull_group(
+                group, program.backward[group.name], program.backward_count[group.name],
+                tables.mats[m], tables.vecs[v], program.norm, files, norms[group.name],
+                cotangents, g_mats[m], g_vecs[v])
+            g_mats, g_vecs = {**g_mats, m: gm}, {**g_vecs, v: gv}
 
         def stem(first, kernel, positions, mats, vecs):
             return stem_maps(variant, first, kernel, positions, mats, vecs, program.stem,
@@ -333,8 +215,8 @@ def _mean_loss_fwd(variant, tables, programs, images, labels, key, smoothing):
         _, pull = jax.vjp(stem, first, *own[:2], *_stem_rows(tables, program.stem))
         g_first, g_kernel, g_positions, gm, gv = pull(cotangents["s0"][: variant.stem_slots])
         g_kernel += first_map_pullback(variant, own[0], program.stem, images, g_first)
-        g_mats = {**g_mats, "s0": _write(g_mats["s0"], program.stem[1], gm)}
-        g_vecs = {**g_vecs, "s0": _write(g_vecs["s0"], program.stem[2], gv)}
+        g_mats = {**g_mats, "s0": write_rows(g_mats["s0"], program.stem[1], gm)}
+        g_vecs = {**g_vecs, "s0": write_rows(g_vecs["s0"], program.stem[2], gv)}
         return (g_mats, g_vecs), (scores, (g_kernel, g_positions, *g_head))
 
     zeros = jax.tree.map(jnp.zeros_like, (tables.mats, tables.vecs))

@@ -1,0 +1,46 @@
+"""Freed memory stays in the process, and leaves it on request (glibc only)."""
+
+import platform
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = """
+import ctypes, resource
+from ppuda_jax.memory import keep_freed_memory, return_freed_memory
+kept = {keep} and keep_freed_memory()
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+libc.malloc.argtypes, libc.free.argtypes = [ctypes.c_size_t], [ctypes.c_void_p]
+libc.memset.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
+size = 200 << 20
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    block = libc.malloc(size)
+    libc.memset(block, 1, size)
+    libc.free(block)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+first, second = faults(), faults()
+returned = return_freed_memory()
+print(kept, first, second, returned, faults())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the setting is glibc's")
+@pytest.mark.parametrize("keep", [False, True])
+def test_a_freed_block_is_reused_without_page_faults(keep):
+    out = subprocess.run([sys.executable, "-c", SCRIPT.format(keep=keep)], check=True,
+                         capture_output=True, text=True).stdout.split()
+    kept, first, second, returned, third = out
+    assert kept == str(keep)
+    pages = (200 << 20) // 4096
+    assert int(first) > pages / 600  # huge pages have 512
+    if keep:
+        assert int(second) < int(first) / 20
+        assert returned == "True"
+        assert int(third) > int(first) / 2
+    else:
+        assert int(second) > int(first) / 2
