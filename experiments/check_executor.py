@@ -73,13 +73,15 @@ def choose(count: int, max_variants: int, width: int) -> dict[Any, list[tuple[st
                 config = dataclasses.replace(config, C=width, fc_dim=min(config.fc_dim, 256))
                 yield f"{split}[{index}]", make_plan(config)
 
-    found = list(itertools.islice(plans(), 2 * count))
-    frequent = collections.Counter(variant_of(plan) for _, plan in found)
+    stream = plans()
+    first = list(itertools.islice(stream, 4 * count))
+    frequent = collections.Counter(variant_of(plan) for _, plan in first)
     kept = {variant: [] for variant, _ in frequent.most_common(max_variants)}
-    for name, plan in found:
-        if variant_of(plan) in kept and sum(map(len, kept.values())) < count:
-            kept[variant_of(plan)].append((name, plan))
-    return kept
+    fitting = ((name, plan) for name, plan in itertools.chain(first, stream)
+               if variant_of(plan) in kept)
+    for name, plan in itertools.islice(fitting, count):
+        kept[variant_of(plan)].append((name, plan))
+    return {variant: items for variant, items in kept.items() if items}
 
 
 def features(plan: Any) -> set[str]:
