@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ppuda_jax import parallel
-from ppuda_jax.training.state import make_optimiser, make_state
+from ppuda_jax.training.state import best_theta, make_optimiser, make_state
 from ppuda_jax.training.step import StepPrograms, make_dispatch, make_step
 from tests.training import toy
 
@@ -79,6 +79,20 @@ def test_updates_that_are_not_finite_are_skipped_and_counted():
     after, _ = run(toy.ToyNetworks(), steps=1, state=state)
     assert (int(after.skipped), int(after.skipped_in_a_row)) == (1, 0)
     chex.assert_tree_all_finite(after.theta)
+
+
+def test_the_average_follows_theta():
+    state = make_state(toy.theta(), CONFIG)
+    expected = state.average
+    for count in range(3):
+        state, _ = run(toy.ToyNetworks(), state=state)
+        decay = min(CONFIG.average_decay, (1 + count) / (10 + count))
+        expected = jax.tree.map(lambda a, t, d=decay: d * a + (1 - d) * t, expected, state.theta)
+        chex.assert_trees_all_close(state.average, expected, rtol=1e-5)
+    assert best_theta(state) is state.average
+    without = make_state(toy.theta(), dataclasses.replace(CONFIG, average_decay=0.0))
+    assert without.average is None
+    assert best_theta(without) is without.theta
 
 
 def test_augmentation_follows_seed_and_step():

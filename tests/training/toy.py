@@ -79,6 +79,7 @@ def settings(**changes: Any) -> TrainConfig:
         meta_batch_size=8,
         batch_size=16,
         steps=24,
+        average_decay=0.8,
         steps_per_dispatch=2,
         checkpoint_every=6,
         log_every=4,
