@@ -40,11 +40,9 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments {argv[1:]}; use --flag=value")
     from ppuda_jax import parallel
-    from ppuda_jax.memory import keep_freed_memory
     from ppuda_jax.training.loop import train
     from ppuda_jax.training.setup import deepnets_task
 
-    keep_freed_memory()
     try:
         if flags.FLAGS.num_hosts > 1:
             parallel.init_hosts(flags.FLAGS.coordinator, flags.FLAGS.num_hosts, flags.FLAGS.host_id)

@@ -16,7 +16,10 @@ _NEVER = 2**31 - 1
 
 
 def keep_freed_memory() -> bool:
-    """Makes the C library keep freed blocks for reuse; call it before JAX starts its threads.
+    """Returns the memory that is free now, and makes the C library keep what is freed from now on.
+
+    To be called between compilation, whose gigabytes of debris slow down every later allocation
+    if they are kept, and the first run of a compiled program.
 
     Returns:
       Whether the setting was made: only glibc has it, elsewhere nothing happens.
@@ -24,16 +27,6 @@ def keep_freed_memory() -> bool:
     if platform.libc_ver()[0] != "glibc":
         return False
     libc = ctypes.CDLL(None)
+    libc.malloc_trim(0)
     settings = ((_ARENA_MAX, 1), (_MMAP_MAX, 0), (_TRIM_THRESHOLD, _NEVER))
     return all([libc.mallopt(name, value) == 1 for name, value in settings])
-
-
-def return_freed_memory() -> bool:
-    """Gives freed blocks back once, after compilation, which needs gigabytes that running does not.
-
-    Returns:
-      Whether any memory was returned; False where the C library is not glibc.
-    """
-    if platform.libc_ver()[0] != "glibc":
-        return False
-    return ctypes.CDLL(None).malloc_trim(0) == 1

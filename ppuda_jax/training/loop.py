@@ -20,7 +20,7 @@ from flax import serialization
 from ppuda_jax import checkpoints, config, parallel
 from ppuda_jax.data.grouping import GroupingState
 from ppuda_jax.data.stream import ArchitectureStream, MetaBatches
-from ppuda_jax.memory import return_freed_memory
+from ppuda_jax.memory import keep_freed_memory
 from ppuda_jax.training.clock import Clock
 from ppuda_jax.training.compilation import CompileCounter, use_cache
 from ppuda_jax.training.config import TrainConfig, learning_rate
@@ -129,7 +129,7 @@ class _Run:
                 examples.append((variant, args))
         started = time.monotonic()
         self.programs.warm_up(examples)
-        return_freed_memory()
+        keep_freed_memory()
         covered = sum(len(surveys) for _, surveys in chosen) / self.settings.probe_archs
         self.log.say(
             f"compiled {len(examples)} of {len(found)} variants, {covered:.1%} of the networks, in "
