@@ -304,11 +304,11 @@ def memory_line(before: int) -> str:
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments {argv[1:]}; use --flag=value")
-    keep_freed_memory()
     import jax
 
     bench = Bench()
     warm_up, variants = bench.warm_up()
+    keep_freed_memory()
     after_compiling = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(f"{jax.devices()[0].device_kind} ({platform.machine()}, {os.cpu_count()} cores), JAX "
           f"{jax.__version__}, {_MODEL.value}, batch {_BATCH.value}, meta-batch "
