@@ -148,6 +148,8 @@ def save_ghn(path: str | os.PathLike[str], ghn: LoadedGHN) -> None:
     args = ocp.args.Composite(theta=ocp.args.StandardSave(theta), record=ocp.args.JsonSave(record))
     with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
         checkpointer.save(target, args=args)
+    for marker in target.rglob("commit_success.txt"):
+        marker.unlink()  # names the folder of this machine; the rename at the end is the commit
 
 
 def load_ghn(name_or_path: str | os.PathLike[str]) -> LoadedGHN:

@@ -42,6 +42,13 @@ def test_a_hypernetwork_comes_back(ghn, saved):
     jax.tree.map(np.testing.assert_array_equal, loaded.theta, dict(ghn.theta))
 
 
+def test_a_saved_hypernetwork_names_no_folder_of_its_machine(saved):
+    files = [path for path in saved.rglob("*") if path.is_file()]
+    assert files
+    for path in files:
+        assert str(saved.parent).encode() not in path.read_bytes(), path
+
+
 def test_a_run_gives_its_best_checkpoint_else_its_last(ghn, tmp_path):
     theta = jax.tree.map(np.asarray, dict(ghn.theta))
     run = checkpoints.RunCheckpoints(tmp_path)
@@ -121,3 +128,11 @@ def test_all_differences_are_listed(copy):
     assert "missing: []" in message
     assert "unexpected: ['layer_norm.bias', 'layer_norm.scale']" in message
     assert message.count("stored (") > 5
+
+
+def test_the_shipped_hypernetwork_loads():
+    ghn = checkpoints.load_ghn("ghn2-cifar10")
+    assert (ghn.config.num_classes, ghn.metadata["dataset"]) == (10, "cifar10")
+    leaves = jax.tree.leaves(dict(ghn.theta))
+    assert sum(leaf.size for leaf in leaves) == 1_620_764
+    assert all(np.isfinite(leaf).all() for leaf in leaves)
