@@ -13,7 +13,6 @@ import pathlib
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import numpy as np
@@ -21,26 +20,23 @@ from absl import app, logging
 
 from experiments import flags as config_flags
 from ppuda_jax import config as config_lib
-
-
-def _field(default: Any, text: str) -> Any:
-    return dataclasses.field(default=default, metadata={"help": text})
+from ppuda_jax.config import described
 
 
 @dataclasses.dataclass(frozen=True)
 class BenchConfig:
     """What is timed; every field is a flag."""
 
-    dataset: str = _field("digits", "images")
-    data_dir: str | None = _field(None, "TFDS folder with the prepared dataset")
-    split: str = _field("test", "architectures")
-    num_nets: int = _field(8, "architectures evaluated through the executor")
-    num_compiled: int = _field(3, "how many of them are also compiled by themselves")
-    max_variants: int | None = _field(1, "executor variants that the architectures may have")
-    batch_size: int = _field(64, "images per batch")
-    max_images: int | None = _field(320, "only the first images")
-    memory_limit_gib: float = _field(4.0, "room for the executor")
-    output: str | None = _field(None, "JSON file for the figures")
+    dataset: str = described("digits", "images")
+    data_dir: str | None = described(None, "TFDS folder with the prepared dataset")
+    split: str = described("test", "architectures")
+    num_nets: int = described(8, "architectures evaluated through the executor")
+    num_compiled: int = described(3, "how many of them are also compiled by themselves")
+    max_variants: int | None = described(1, "executor variants that the architectures may have")
+    batch_size: int = described(64, "images per batch")
+    max_images: int | None = described(320, "only the first images")
+    memory_limit_gib: float = described(4.0, "room for the executor")
+    output: str | None = described(None, "JSON file for the figures")
 
 
 @dataclasses.dataclass(frozen=True)

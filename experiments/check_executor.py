@@ -64,7 +64,7 @@ def choose(count: int, max_variants: int, width: int) -> dict[Any, list[tuple[st
     from ppuda_jax.archs.plan import make_plan
     from ppuda_jax.archs.sampling import arch_at
     from ppuda_jax.archs.splits import SPLITS
-    from ppuda_jax.executor.program import variant_of
+    from ppuda_jax.executor.variants import variant_of
 
     def plans() -> Iterator[tuple[str, Any]]:
         for index in itertools.count():
@@ -126,7 +126,7 @@ def compare(
         return run.logits(variant, tables, program, images)[0], gradient(tables)
 
     for (_, plan), program in zip(items, programs, strict=True):
-        params = random_params(plan)
+        params = random_params(plan, len(plan.params))
         tables = as_dtype(pack_params([program], [params], capacity), dtype)
         logits, gradient = jax.device_get(executor(tables, stack_programs([program])))
 
@@ -145,9 +145,9 @@ def as_dtype(tree: Any, dtype: Any) -> Any:
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), tree)
 
 
-def random_params(plan: Any) -> dict[str, Any]:
-    """Random parameters that keep activations near one."""
-    rng, params = np.random.default_rng(len(plan.params)), {}
+def random_params(plan: Any, seed: int = 0) -> dict[str, Any]:
+    """A pytree of parameters for a plan's Flax network, scaled to keep activations near one."""
+    rng, params = np.random.default_rng(seed), {}
     for spec in plan.params:
         leaf = rng.normal(size=spec.shape)
         if spec.role == "kernel":
@@ -165,7 +165,7 @@ def deviation(ours: list[np.ndarray], expected: list[np.ndarray]) -> float:
     """Largest absolute difference, relative to the largest expected entry; nan stays nan."""
     pairs = [(a, b) for a, b in zip(ours, expected, strict=True) if b.size]
     scale = max(float(np.abs(b).max()) for _, b in pairs)
-    return max(float(np.abs(a - b).max()) for a, b in pairs) / scale
+    return float(np.max([np.abs(a - b).max() for a, b in pairs])) / scale
 
 
 if __name__ == "__main__":

@@ -19,35 +19,32 @@ from typing import Any, Literal
 from absl import app, logging
 
 from experiments import flags as config_flags
+from ppuda_jax.config import described
 
 _SGD_BATCH = 96  # as published (appendix C.1)
-
-
-def _field(default: Any, text: str) -> Any:
-    return dataclasses.field(default=default, metadata={"help": text})
 
 
 @dataclasses.dataclass(frozen=True)
 class EvaluateConfig:
     """What is evaluated; every field is a flag."""
 
-    checkpoint: str = _field("ghn2-cifar10", "a shipped name, a run's folder, or a .pt file")
-    dataset: str | None = _field(None, "images; by default those that the checkpoint is for")
-    data_dir: str | None = _field(None, "TFDS folder with the prepared dataset")
-    split: tuple[str, ...] = _field(("test",), "splits, or files path.hdf5[:split]")
-    num_nets: int | None = _field(None, "networks per split; all of them by default")
-    arch: tuple[int, ...] | None = _field(None, "numbers of networks, instead of num_nets")
-    noise: float = _field(0.0, "standard deviation of noise on pixels in [0, 1]; paper: 0.08")
-    batch_size: int = _field(64, "images per batch, whose statistics batch norm uses")
-    max_images: int | None = _field(None, "only the first images")
-    max_variants: int | None = _field(None, "only networks of the most frequent variants")
-    output: str | None = _field(None, "folder for results")
-    params: Literal["ghn", "random"] = _field("ghn", "predicted, or He's random parameters")
-    compute_dtype: Literal["float32", "bfloat16"] = _field("float32", "type of activations")
-    memory_limit_gib: float = _field(4.0, "networks that need more are compiled by themselves")
-    sgd_nets: int = _field(0, "networks of the first split to train by SGD for one epoch as well")
-    compilation_cache: str | None = _field("~/.cache/ppuda_jax/xla", "folder, or none")
-    seed: int = _field(0, "of noise and random parameters")
+    checkpoint: str = described("ghn2-cifar10", "a shipped name, a run's folder, or a .pt file")
+    dataset: str | None = described(None, "images; by default those that the checkpoint is for")
+    data_dir: str | None = described(None, "TFDS folder with the prepared dataset")
+    split: tuple[str, ...] = described(("test",), "splits, or files path.hdf5[:split]")
+    num_nets: int | None = described(None, "networks per split; all of them by default")
+    arch: tuple[int, ...] | None = described(None, "numbers of networks, instead of num_nets")
+    noise: float = described(0.0, "standard deviation of noise on pixels in [0, 1]; paper: 0.08")
+    batch_size: int = described(64, "images per batch, whose statistics batch norm uses")
+    max_images: int | None = described(None, "only the first images")
+    max_variants: int | None = described(None, "only networks of the most frequent variants")
+    output: str | None = described(None, "folder for results")
+    params: Literal["ghn", "random"] = described("ghn", "predicted, or He's random parameters")
+    compute_dtype: Literal["float32", "bfloat16"] = described("float32", "type of activations")
+    memory_limit_gib: float = described(4.0, "networks that need more are compiled by themselves")
+    sgd_nets: int = described(0, "networks of the first split that SGD trains for one epoch too")
+    compilation_cache: str | None = described("~/.cache/ppuda_jax/xla", "folder, or none")
+    seed: int = described(0, "of noise and random parameters")
 
 
 def main(argv: list[str]) -> None:

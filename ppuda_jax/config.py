@@ -22,6 +22,11 @@ _TEXT_NONE = ("none", "null", "")
 _TEXT_BOOL = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
+def described(default: Any, text: str) -> Any:
+    """A field of a configuration class with its default and the help text of its flag."""
+    return dataclasses.field(default=default, metadata={"help": text})
+
+
 def field_types(cls: type) -> dict[str, Any]:
     """Returns the resolved annotation of every init field of a configuration class, in order."""
     if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):

@@ -18,7 +18,7 @@ from ppuda_jax.archs.plan import Plan, make_plan
 from ppuda_jax.archs.sampling import arch_at, split_archs
 from ppuda_jax.archs.splits import SPLITS
 from ppuda_jax.executor.layout import Variant
-from ppuda_jax.executor.program import UnsupportedPlanError, variant_of
+from ppuda_jax.executor.variants import UnsupportedPlanError, variant_of
 
 PREDEFINED = "predefined"
 SPLIT_NAMES: tuple[str, ...] = (*SPLITS, PREDEFINED)

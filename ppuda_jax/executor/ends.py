@@ -12,11 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ppuda_jax.executor.layout import Variant
+from ppuda_jax.executor.layout import STEM_KERNELS, Variant
 from ppuda_jax.nets import ops
-
-_SIMPLE = (3, 5, 7)
-"""Kernels of simple stems, in the order of the stem's kind; the published ones follow."""
 
 
 def padded(rows: jax.Array, count: int) -> jax.Array:
@@ -37,7 +34,7 @@ def _simple_convs(variant: Variant, images: jax.Array):
         kernel = kernel[:k, :k].astype(images.dtype)
         return ops.stem_conv((kernel,), images, stride=_stride(variant))
 
-    return [functools.partial(conv, k=k) for k in _SIMPLE]
+    return [functools.partial(conv, k=k) for k in STEM_KERNELS]
 
 
 def first_map(variant: Variant, kernel: jax.Array, stem: jax.Array, images: jax.Array
@@ -104,8 +101,8 @@ def stem_maps(variant: Variant, first: jax.Array, kernel: jax.Array, positions: 
     if not _halved(variant):
         return simple(first)
     published = [functools.partial(_published, variant, kernel, mats, vecs, stem, gate, images, k)
-                 for k in _SIMPLE]
-    return lax.switch(jnp.maximum(stem[0] - len(_SIMPLE) + 1, 0),
+                 for k in STEM_KERNELS]
+    return lax.switch(jnp.maximum(stem[0] - len(STEM_KERNELS) + 1, 0),
                       [simple, *(lambda _, run=run: run() for run in published)], first)
 
 

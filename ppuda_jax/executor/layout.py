@@ -155,6 +155,12 @@ class Layout:
     vecs: Mapping[str, int]
 
 
+STEM_KERNELS = (3, 5, 7)
+"""Sizes of the first convolution, in the order of a stem's kinds."""
+
+NORMED = ("conv", "sep_conv", "dil_conv", "preprocess", "factorized_reduce", "stem_conv")
+"""How the names of operations that end in a norm begin."""
+
 STEM_MATS, STEM_VECS = 20, 8
 """Rows of the first stage's tables that a stem takes at most."""
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from ppuda_jax.archs.op_params import param_rows
 from ppuda_jax.archs.plan import Op
-from ppuda_jax.executor.layout import Group, Layout
+from ppuda_jax.executor.layout import NORMED, Group, Layout
 
 
 @functools.lru_cache(maxsize=4096)
@@ -23,8 +23,7 @@ def _row_templates(kind: str, c_in: int, c_out: int, kernel: int, norm: bool, h_
     Norms that the network lacks keep their rows, marked -1, so that instructions stay the same.
     """
     mats, vecs, index = [], [], 0
-    with_norm = kind.startswith(("conv", "sep_conv", "dil_conv", "preprocess", "factorized",
-                                 "stem_conv"))
+    with_norm = kind.startswith(NORMED)
     for _, _, shape, role in param_rows(kind, c_in, c_out, kernel, norm or with_norm, h_out):
         absent = role.startswith("norm") and with_norm and not norm
         param = -1 if absent else index

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from ppuda_jax.executor.layout import STEM_MATS, STEM_VECS, Group, Variant, layout_of
-from ppuda_jax.executor.program import Program, UnsupportedPlanError
+from ppuda_jax.executor.program import Program
 from ppuda_jax.executor.run import Programs, Tables
+from ppuda_jax.executor.variants import UnsupportedPlanError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,74 +11,72 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ppuda_jax.config import described
+
 Schedule = Literal["multistep", "cosine", "constant"]
-
-
-def _field(default: Any, text: str) -> Any:
-    return dataclasses.field(default=default, metadata={"help": text})
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
     """Everything that decides what a run computes, and how it is watched and saved."""
 
-    dataset: Literal["cifar10", "imagenet", "digits"] = _field("cifar10", "images to train on")
-    data_dir: str | None = _field(
+    dataset: Literal["cifar10", "imagenet", "digits"] = described("cifar10", "images to train on")
+    data_dir: str | None = described(
         None, "TFDS folder with the prepared dataset; without it TFDS downloads to its own"
     )
-    model: Literal["ghn2", "ghn1", "mlp"] = _field("ghn2", "hypernetwork")
-    hidden: int = _field(32, "width of the hypernetwork (D); 32 as published")
-    meta_batch_size: int = _field(8, "networks per step, over all devices")
-    batch_size: int = _field(64, "images per step, shared by the networks of the step")
-    epochs: int = _field(300, "passes over the training images; `steps` takes precedence")
-    steps: int | None = _field(None, "updates to run, instead of `epochs`")
-    time_limit_s: float | None = _field(
+    model: Literal["ghn2", "ghn1", "mlp"] = described("ghn2", "hypernetwork")
+    hidden: int = described(32, "width of the hypernetwork (D); 32 as published")
+    meta_batch_size: int = described(8, "networks per step, over all devices")
+    batch_size: int = described(64, "images per step, shared by the networks of the step")
+    epochs: int = described(300, "passes over the training images; `steps` takes precedence")
+    steps: int | None = described(None, "updates to run, instead of `epochs`")
+    time_limit_s: float | None = described(
         None, "stop after this many seconds of training; the schedule then follows the clock"
     )
-    session_limit_s: float | None = _field(
+    session_limit_s: float | None = described(
         None, "save and stop this session after so many seconds, compilation included"
     )
-    learning_rate: float = _field(1e-3, "Adam's rate before the schedule")
-    weight_decay: float = _field(1e-5, "L2 penalty, added to the gradient before Adam")
-    grad_clip: float = _field(5.0, "global gradient norm above which it is scaled down")
-    label_smoothing: float = _field(0.0, "share of each target spread over all classes")
-    lr_schedule: Schedule = _field("multistep", "how the rate falls over the run")
-    lr_milestones: tuple[float, ...] = _field(
+    learning_rate: float = described(1e-3, "Adam's rate before the schedule")
+    weight_decay: float = described(1e-5, "L2 penalty, added to the gradient before Adam")
+    grad_clip: float = described(5.0, "global gradient norm above which it is scaled down")
+    label_smoothing: float = described(0.0, "share of each target spread over all classes")
+    lr_schedule: Schedule = described("multistep", "how the rate falls over the run")
+    lr_milestones: tuple[float, ...] = described(
         (2 / 3, 5 / 6), "multistep: fractions of the run after which the rate drops"
     )
-    lr_drop: float = _field(0.1, "multistep: factor of each drop")
-    lr_warmup: float = _field(0.0, "fraction of the run with a linearly rising rate")
-    average_decay: float = _field(
+    lr_drop: float = described(0.1, "multistep: factor of each drop")
+    lr_warmup: float = described(0.0, "fraction of the run with a linearly rising rate")
+    average_decay: float = described(
         0.0, "decay per step of the running average of theta that is evaluated; 0 for none"
     )
-    compute_dtype: Literal["float32", "bfloat16"] = _field(
+    compute_dtype: Literal["float32", "bfloat16"] = described(
         "float32", "type of the target networks' activations"
     )
-    seed: int = _field(1111, "seed of everything: theta, architectures, image order, augmentation")
-    max_nodes: int = _field(2200, "meta-batches with more graph nodes are skipped")
-    arch_file: str | None = _field(
+    seed: int = described(1111, "seed of theta, architectures, image order and augmentation")
+    max_nodes: int = described(2200, "meta-batches with more graph nodes are skipped")
+    arch_file: str | None = described(
         None, "DeepNets-1M HDF5 file to draw networks from, instead of sampling them"
     )
-    max_variants: int | None = _field(
+    max_variants: int | None = described(
         None, "train on the most frequent executor variants only; others are skipped and counted"
     )
-    probe_archs: int = _field(
+    probe_archs: int = described(
         512, "architectures drawn at start-up to find the variants to compile"
     )
-    arch_workers: int | None = _field(
+    arch_workers: int | None = described(
         None, "processes that sample and build networks; 0 builds in the training process"
     )
-    num_devices: int | None = _field(None, "devices to use; all of them if not given")
-    steps_per_dispatch: int = _field(1, "updates run in one call of the compiled program")
-    compile_threads: int | None = _field(None, "variants compiled at the same time at start-up")
-    compilation_cache: str | None = _field(
+    num_devices: int | None = described(None, "devices to use; all of them if not given")
+    steps_per_dispatch: int = described(1, "updates run in one call of the compiled program")
+    compile_threads: int | None = described(None, "variants compiled at the same time at start-up")
+    compilation_cache: str | None = described(
         "~/.cache/ppuda_jax/xla", "folder of compiled programs; `none` switches it off"
     )
-    workdir: str | None = _field(None, "checkpoints and metrics; a run found there is resumed")
-    checkpoint_every: int = _field(1000, "steps between checkpoints")
-    eval_every: int = _field(0, "steps between evaluations on validation data; 0 for none")
-    log_every: int = _field(50, "steps between lines of metrics")
-    max_nonfinite: int = _field(50, "skipped updates in a row after which the run stops")
+    workdir: str | None = described(None, "checkpoints and metrics; a run found there is resumed")
+    checkpoint_every: int = described(1000, "steps between checkpoints")
+    eval_every: int = described(0, "steps between evaluations on validation data; 0 for none")
+    log_every: int = described(50, "steps between lines of metrics")
+    max_nonfinite: int = described(50, "skipped updates in a row after which the run stops")
 
     def __post_init__(self) -> None:
         positive = (

@@ -164,7 +164,7 @@ def build_meta_batch(plans: Sequence[Plan], variant: Variant,
 
     Raises:
       CapacityError: the networks need more rows or nodes than a meta-batch has room for.
-      UnsupportedPlanError: see ``executor.program.variant_of``.
+      UnsupportedPlanError: see ``executor.variants.variant_of``.
     """
     programs = [make_program(plan, variant) for plan in plans]
     return _Builder(programs, variant, weight_norm).build()

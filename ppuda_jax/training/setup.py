@@ -11,7 +11,7 @@ import jax
 from ppuda_jax import checkpoints
 from ppuda_jax.data.architectures import DeepNets
 from ppuda_jax.data.batches import training_images
-from ppuda_jax.executor.program import variant_of
+from ppuda_jax.executor.variants import variant_of
 from ppuda_jax.ghn import config as ghn_configs
 from ppuda_jax.ghn.config import GHNConfig
 from ppuda_jax.ghn.model import init_theta

@@ -11,8 +11,8 @@ from ppuda_jax.archs.genotypes import NetConfig
 from ppuda_jax.archs.sampling import arch_at
 from ppuda_jax.data import architectures
 from ppuda_jax.data.architectures import DeepNets
-from ppuda_jax.executor.program import variant_of
 from ppuda_jax.executor.tables import CapacityError
+from ppuda_jax.executor.variants import variant_of
 from ppuda_jax.graphs.from_plan import graph_from_plan
 
 REFERENCE = pathlib.Path(__file__).parents[2].parent / "shared/reference/deepnets1m"

@@ -10,13 +10,14 @@ from ppuda_jax.archs.plan import make_plan
 from ppuda_jax.archs.sampling import arch_at
 from ppuda_jax.archs.splits import SPLITS
 from ppuda_jax.executor.layout import Variant, layout_of
-from ppuda_jax.executor.program import UnsupportedPlanError, make_program, variant_of
+from ppuda_jax.executor.program import make_program
 from ppuda_jax.executor.tables import (
     CapacityError,
     pack_params,
     rows_needed,
     stack_programs,
 )
+from ppuda_jax.executor.variants import UnsupportedPlanError, variant_of
 from tests.networks import plan_of, random_params
 
 SPLIT_NAMES = sorted(SPLITS)

@@ -7,8 +7,9 @@ import optax
 import pytest
 
 from ppuda_jax.executor import run
-from ppuda_jax.executor.program import make_program, variant_of
+from ppuda_jax.executor.program import make_program
 from ppuda_jax.executor.tables import Capacity, pack_params, rows_needed, stack_programs
+from ppuda_jax.executor.variants import variant_of
 from ppuda_jax.nets.network import Network
 from tests.networks import plan_of, random_params
 

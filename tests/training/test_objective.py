@@ -10,8 +10,9 @@ import pytest
 from ppuda_jax.archs.plan import make_plan
 from ppuda_jax.archs.sampling import arch_at
 from ppuda_jax.executor import run
-from ppuda_jax.executor.program import make_program, variant_of
+from ppuda_jax.executor.program import make_program
 from ppuda_jax.executor.tables import CapacityError, pack_params
+from ppuda_jax.executor.variants import variant_of
 from ppuda_jax.ghn.config import GHNConfig
 from ppuda_jax.ghn.loaded import LoadedGHN
 from ppuda_jax.ghn.model import init_theta
