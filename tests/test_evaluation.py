@@ -13,6 +13,7 @@ from ppuda_jax.archs.sampling import arch_at, arch_rng, sample_arch
 from ppuda_jax.archs.splits import SPLITS
 from ppuda_jax.data.batches import ResidentImages
 from ppuda_jax.data.images import DATASETS, ImageArrays, normalise
+from ppuda_jax.data.order import ImageOrder
 from ppuda_jax.evaluation import published, runners
 from ppuda_jax.evaluation.results import mean_and_error
 from ppuda_jax.evaluation.sgd import SgdTrainer
@@ -209,7 +210,7 @@ def test_other_images_use_the_same_programs(ghn, evaluator):
 def test_sgd_learns_its_images_through_the_executor(ghn, evaluator):
     given = arrays(12)
     spec = dataclasses.replace(given.spec, crop_padding=0)
-    images = ResidentImages(spec, (given.images, given.labels), batch_size=12, seed=0)
+    images = ResidentImages(spec, (given.images, given.labels), ImageOrder(12, 12, seed=0))
     trainer, net = SgdTrainer(images), small_nets(1)[0]
     start, end = (trainer.train(evaluator, net, steps) for steps in (1, 25))
     assert (end.name, end.steps) == (net.name, 25) and end.train_s > 0

@@ -11,6 +11,7 @@ import numpy as np
 
 from ppuda_jax.data import imagenet
 from ppuda_jax.data import images as images_lib
+from ppuda_jax.data.order import ImageOrder
 
 
 class TrainingImages(Protocol):
@@ -39,16 +40,15 @@ class ResidentImages:
 
     spec: images_lib.DatasetSpec
     resident: tuple[np.ndarray, np.ndarray]
-    batch_size: int
-    seed: int
+    order: ImageOrder
 
     @property
     def num_images(self) -> int:
-        return len(self.resident[1])
+        return self.order.num_images
 
     def batch(self, step: int) -> np.ndarray:
         """Indices int32 [b]."""
-        return images_lib.batch_indices(self.num_images, self.batch_size, step, self.seed)
+        return self.order.batch(step)
 
     def load(self, resident: Any, batch: Any, rng: jax.Array) -> tuple[jax.Array, jax.Array]:
         images, labels = resident
@@ -75,19 +75,26 @@ class StreamedImages:
 
 
 def training_images(
-    name: str, batch_size: int, seed: int, data_dir: str | None = None
+    name: str,
+    batch_size: int,
+    seed: int,
+    data_dir: str | None = None,
+    stratified: bool = False,
 ) -> TrainingImages:
     """Returns the training images of a dataset, the validation tenth left out.
 
     Raises:
-        ValueError: unknown dataset, foreign data, or fewer images than a batch.
+        ValueError: unknown dataset, foreign data, fewer images than a batch, or stratified
+            batches of images that are streamed.
         FileNotFoundError: missing data.
     """
     spec = images_lib.dataset_spec(name)
     if not spec.resident:
+        if stratified:
+            raise ValueError(f"stratified batches need images in memory; {name} is streamed")
         stream, count = imagenet.open_training(data_dir, batch_size, seed)
         return StreamedImages(spec, stream, count)
     arrays = images_lib.load_images(name, "train", data_dir)
-    if batch_size > len(arrays):
-        raise ValueError(f"batch_size must be at most {len(arrays)} for {name}, got {batch_size}")
-    return ResidentImages(spec, (arrays.images, arrays.labels), batch_size, seed)
+    labels = arrays.labels if stratified else None
+    order = ImageOrder(len(arrays), batch_size, seed, labels)
+    return ResidentImages(spec, (arrays.images, arrays.labels), order)

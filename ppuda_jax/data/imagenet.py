@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from ppuda_jax.data import images as images_lib
+from ppuda_jax.data.order import ImageOrder
 
 HELD_OUT = 50_000
 _AREA = (0.08, 1.0)
@@ -48,8 +49,8 @@ class ImageNetStream:
             threads: decoding threads; the number of cores if not given.
             prefetch: batches decoded ahead.
         """
-        self._source, self._num_images = source, num_images
-        self._batch_size, self._seed, self._prefetch = batch_size, seed, prefetch
+        self._source, self._seed, self._prefetch = source, seed, prefetch
+        self._order = ImageOrder(num_images, batch_size, seed)
         self._pool = concurrent.futures.ThreadPoolExecutor(threads or os.cpu_count() or 1)
         self._pending: collections.OrderedDict[int, list[Any]] = collections.OrderedDict()
 
@@ -69,7 +70,7 @@ class ImageNetStream:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _submit(self, step: int) -> list[Any]:
-        indices = images_lib.batch_indices(self._num_images, self._batch_size, step, self._seed)
+        indices = self._order.batch(step)
         return [
             self._pool.submit(self._load, int(index), step, position)
             for position, index in enumerate(indices)

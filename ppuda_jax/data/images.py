@@ -248,29 +248,6 @@ def decode_image(data: bytes) -> np.ndarray:
         return np.asarray(image.convert("RGB"))
 
 
-def batch_indices(num_images: int, batch_size: int, step: int, seed: int) -> np.ndarray:
-    """Indices int32 [b] of the images of one step; a pure function of the step.
-
-    The training images are gone through in endless shuffled passes, each with its own order, so
-    any step can be continued from without going through those before it.
-    """
-    if batch_size > num_images:
-        raise ValueError(f"batch_size must be at most {num_images} images, got {batch_size}")
-    first = step * batch_size
-    epoch, offset = divmod(first, num_images)
-    order = _permutation(num_images, seed, epoch)[offset : offset + batch_size]
-    if len(order) < batch_size:
-        rest = _permutation(num_images, seed, epoch + 1)[: batch_size - len(order)]
-        order = np.concatenate([order, rest])
-    return order
-
-
-@functools.lru_cache(maxsize=4)
-def _permutation(num_images: int, seed: int, epoch: int) -> np.ndarray:
-    rng = np.random.default_rng(np.random.SeedSequence((seed, epoch, 0x1A6E)))
-    return rng.permutation(num_images).astype(np.int32)
-
-
 def normalise(images: jax.Array, spec: DatasetSpec) -> jax.Array:
     """Scales uint8 images [b, s, s, 3] to float32 with zero mean and unit deviation."""
     mean = jnp.asarray(spec.mean, jnp.float32).reshape(1, 1, 1, 3)

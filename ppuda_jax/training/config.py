@@ -49,6 +49,9 @@ class TrainConfig:
     average_decay: float = described(
         0.0, "decay per step of the running average of theta that is evaluated; 0 for none"
     )
+    stratified: bool = described(
+        False, "spread the classes evenly over each pass over the images, and so over each step"
+    )
     compute_dtype: Literal["float32", "bfloat16"] = described(
         "float32", "type of the target networks' activations"
     )

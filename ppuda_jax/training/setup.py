@@ -51,7 +51,11 @@ def deepnets_task(settings: TrainConfig, evaluate: EvaluateFn | None = None) -> 
         FileNotFoundError: images or architectures that are not there.
     """
     images = training_images(
-        settings.dataset, settings.batch_size, settings.seed, settings.data_dir
+        settings.dataset,
+        settings.batch_size,
+        settings.seed,
+        settings.data_dir,
+        settings.stratified,
     )
     spec = images.spec
     ghn = ghn_config(settings, spec.image_size, spec.num_classes)

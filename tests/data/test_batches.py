@@ -6,13 +6,14 @@ import pytest
 
 from ppuda_jax.data import batches, images
 from ppuda_jax.data.batches import ResidentImages, StreamedImages, training_images
+from ppuda_jax.data.order import ImageOrder
 
 
 def test_resident_images_are_named_by_index_and_augmented_inside_jit():
     data = training_images("digits", 16, seed=3)
     assert isinstance(data, ResidentImages) and data.num_images == 1295
     index = data.batch(7)
-    np.testing.assert_array_equal(index, images.batch_indices(1295, 16, 7, 3))
+    np.testing.assert_array_equal(index, ImageOrder(1295, 16, 3).batch(7))
     pixels, labels = jax.jit(data.load)(data.resident, index, jax.random.key(0))
     assert pixels.shape == (16, 32, 32, 3) and pixels.dtype == np.float32
     np.testing.assert_array_equal(labels, data.resident[1][index])
@@ -33,5 +34,17 @@ def test_streamed_images_are_only_normalised():
 
 
 def test_a_batch_larger_than_the_data_is_refused():
-    with pytest.raises(ValueError, match="batch_size must be at most 1295 for digits, got 2000"):
+    with pytest.raises(ValueError, match="batch_size must be at most 1295 images, got 2000"):
         batches.training_images("digits", 2000, 0)
+
+
+def test_stratified_batches_have_all_classes():
+    data = training_images("digits", 30, seed=3, stratified=True)
+    labels = data.resident[1]
+    for step in range(60):
+        assert np.bincount(labels[data.batch(step)], minlength=10).min() >= 1
+
+
+def test_streamed_images_are_not_stratified():
+    with pytest.raises(ValueError, match="stratified batches need images in memory; imagenet"):
+        training_images("imagenet", 8, 0, stratified=True)

@@ -62,21 +62,6 @@ def test_unknown_names():
         images.load_images("imagenet", "train")
 
 
-def test_every_image_comes_once_a_pass_and_steps_are_independent():
-    rows = [images.batch_indices(10, 4, step, seed=1) for step in range(5)]
-    order = np.concatenate(rows)
-    np.testing.assert_array_equal(np.sort(order[:10]), np.arange(10))
-    np.testing.assert_array_equal(np.sort(order[10:]), np.arange(10))
-    np.testing.assert_array_equal(images.batch_indices(10, 4, 3, seed=1), rows[3])
-    assert not np.array_equal(order[:10], order[10:])
-    assert not np.array_equal(images.batch_indices(10, 10, 0, seed=2), order[:10])
-
-
-def test_a_batch_larger_than_the_set_is_refused():
-    with pytest.raises(ValueError, match="batch_size must be at most 10 images, got 11"):
-        images.batch_indices(10, 11, 0, 0)
-
-
 def test_augmentation_is_a_shift_a_flip_and_the_normalisation():
     spec = images.DATASETS["cifar10"]
     rng = np.random.default_rng(0)
