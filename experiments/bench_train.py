@@ -26,7 +26,7 @@ import numpy as np
 from absl import app, flags
 
 from experiments.bench_train_tables import Row, breakdown_table, comparison, summary, table
-from ppuda_jax.memory import keep_freed_memory
+from ppuda_jax.memory import keep_freed_memory, share_one_arena
 
 _NUM_ARCHS = flags.DEFINE_integer("num_archs", 100, "never-seen architectures of the first table")
 _META_BATCH = flags.DEFINE_integer("meta_batch_size", 1, "networks per step")
@@ -304,6 +304,7 @@ def memory_line(before: int) -> str:
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments {argv[1:]}; use --flag=value")
+    share_one_arena()
     import jax
 
     bench = Bench()

@@ -19,7 +19,7 @@ def define(
     """Defines one absl flag per field of `cls` in `flag_values`; returns their names.
 
     A flag that is not given stays `None`, so that `apply` changes only what the user asked for.
-    The help text is the field's `metadata["help"]`.
+    The help text is the field's `metadata["help"]`. Boolean fields are `--field` and `--nofield`.
     """
     hints = config_lib.field_types(cls)
     names = []
@@ -28,7 +28,8 @@ def define(
             continue
         text = field.metadata.get("help", "")
         default = "" if field.default is dataclasses.MISSING else f" (default: {field.default})"
-        flags.DEFINE_string(field.name, None, f"{text}{default}", flag_values=flag_values)
+        define_flag = flags.DEFINE_bool if hints[field.name] is bool else flags.DEFINE_string
+        define_flag(field.name, None, f"{text}{default}", flag_values=flag_values)
         names.append(field.name)
     return tuple(names)
 

@@ -15,6 +15,7 @@ from absl import app, flags
 from experiments import flags as config_flags
 from experiments.configs import recipe
 from ppuda_jax import config
+from ppuda_jax.memory import share_one_arena
 from ppuda_jax.training.config import TrainConfig
 from ppuda_jax.training.task import NonFiniteError
 
@@ -39,6 +40,7 @@ def settings_from_flags() -> TrainConfig:
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments {argv[1:]}; use --flag=value")
+    share_one_arena()
     from ppuda_jax import parallel
     from ppuda_jax.training.loop import train
     from ppuda_jax.training.setup import deepnets_task

@@ -7,8 +7,9 @@ import sys
 import pytest
 
 SCRIPT = """
-import ctypes, resource
-from ppuda_jax.memory import keep_freed_memory
+import ctypes, resource, threading
+from ppuda_jax.memory import keep_freed_memory, share_one_arena
+shared = {share} and share_one_arena()
 kept = {keep} and keep_freed_memory()
 libc = ctypes.CDLL(None)
 libc.malloc.restype = ctypes.c_void_p
@@ -23,19 +24,24 @@ def faults():
     libc.free(block)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
-first, second = faults(), faults()
-again = keep_freed_memory()
-print(kept, first, second, again, faults())
+def measure():
+    first, second = faults(), faults()
+    again = keep_freed_memory()
+    print(shared, kept, first, second, again, faults())
+
+thread = threading.Thread(target=measure)
+thread.start()
+thread.join()
 """
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the setting is glibc's")
-@pytest.mark.parametrize("keep", [False, True])
-def test_a_freed_block_is_reused_without_page_faults(keep):
-    out = subprocess.run([sys.executable, "-c", SCRIPT.format(keep=keep)], check=True,
-                         capture_output=True, text=True).stdout.split()
-    kept, first, second, again, third = out
-    assert (kept, again) == (str(keep), "True")
+@pytest.mark.parametrize(("share", "keep"), [(False, False), (True, False), (True, True)])
+def test_a_block_freed_by_a_thread_is_reused_without_page_faults(share, keep):
+    out = subprocess.run([sys.executable, "-c", SCRIPT.format(share=share, keep=keep)],
+                         check=True, capture_output=True, text=True).stdout.split()
+    shared, kept, first, second, again, third = out
+    assert (shared, kept, again) == (str(share), str(keep), "True")
     pages = (200 << 20) // 4096
     assert int(first) > pages / 600  # huge pages have 512
     if keep:

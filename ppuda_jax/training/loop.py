@@ -35,7 +35,8 @@ _IN_FLIGHT = 2  # dispatches queued on the device before the oldest one's metric
 def train(settings: TrainConfig, task: Task) -> TrainResult:
     """Runs or resumes a meta-training run to its end, its limit or a signal.
 
-    After compilation the process keeps memory that it frees (`ppuda_jax.memory`).
+    After compilation the process keeps memory that it frees; on a CPU call
+    `memory.share_one_arena` before anything else, or that has little effect.
 
     Raises:
         ValueError: settings that do not fit the devices, the data or the run in `workdir`.

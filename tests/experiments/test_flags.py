@@ -29,6 +29,13 @@ def test_only_given_flags_change_the_configuration():
     assert changed.learning_rate == 0.5
 
 
+def test_a_boolean_field_needs_no_value():
+    for arguments, expected in ((("--stratified",), True), (("--nostratified",), False)):
+        names, values = parsed(*arguments)
+        base = TrainConfig(stratified=not expected)
+        assert config_flags.apply(base, names, values).stratified is expected
+
+
 def test_a_wrong_value_names_the_field():
     names, values = parsed("--steps=many")
     with pytest.raises(ValueError, match="TrainConfig.steps: expected int, got 'many'"):
