@@ -86,8 +86,8 @@ def bench(options: BenchConfig) -> list[Timing]:
     ghn = LoadedGHN(config, jax.jit(init_theta, static_argnums=0)(config, jax.random.key(0)))
     limit, counter = options.memory_limit_gib, CompileCounter()
     ways = {
-        "executor": evaluation.EvalSettings(memory_limit_gib=limit, compile_threads=0),
-        "network": evaluation.EvalSettings(memory_limit_gib=0.0, compile_threads=0),
+        name: evaluation.EvalSettings(memory_limit_gib=gib, num_devices=1, compile_threads=0)
+        for name, gib in (("executor", limit), ("network", 0.0))
     }
     evaluators = {name: evaluation.Evaluator(config, images, s) for name, s in ways.items()}
     timings = []

@@ -75,9 +75,9 @@ class Bench:
         from ppuda_jax import parallel
         from ppuda_jax.training.compilation import CompileCounter, use_cache
         from ppuda_jax.training.config import TrainConfig
+        from ppuda_jax.training.programs import StepPrograms
         from ppuda_jax.training.setup import deepnets_task, ghn_config
         from ppuda_jax.training.state import make_state
-        from ppuda_jax.training.step import StepPrograms
 
         self.parallel = parallel
         self.settings = TrainConfig(
@@ -95,7 +95,7 @@ class Bench:
         self.state = parallel.replicate(state, self.topology)
         self.resident = parallel.replicate(self.task.images.resident, self.topology)
         self.programs = StepPrograms(
-            self.task.loss_for, self.task.images, self.settings, self.topology
+            self.task.loss_for, self.task.images.load, self.settings, self.topology
         )
         batch = self.task.images.batch(0)[None]
         rate = np.full(1, 1e-3, np.float32)
@@ -292,9 +292,8 @@ def memory_line(before: int) -> str:
     """Peak memory of this process, and of the device where it counts its own."""
     import jax
 
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    line = (f"peak memory of the process {peak / 2**20:.2f} GiB "
-            f"({before / 2**20:.2f} GiB of it after compiling)")  # fmt: skip
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    line = f"peak memory of the process {peak:.2f} GiB ({before / 2**20:.2f} after compiling)"
     stats = jax.devices()[0].memory_stats()
     if stats:
         line += f", of the device {stats['peak_bytes_in_use'] / 2**30:.2f} GiB"

@@ -85,7 +85,9 @@ def training_report(
     variants = trained_variants(settings, task)
     nets = unseen_networks(variants, num_nets, spec.num_classes, spec.image_size)
     evaluator = Evaluator(
-        config, images, EvalSettings(compute_dtype=settings.compute_dtype)
+        config, images, EvalSettings(
+            compute_dtype=settings.compute_dtype, num_devices=settings.num_devices
+        )
     )
     before, after = LoadedGHN(config, task.theta), LoadedGHN(config, theta)
     untrained = evaluate_archs(before, nets, images, evaluator=evaluator)

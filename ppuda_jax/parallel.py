@@ -101,6 +101,13 @@ def split(tree: Any, topology: Topology) -> Any:
     return jax.tree.map(put, tree)
 
 
+def split_rows(tree: Any, topology: Topology) -> Any:
+    """Puts leaves [S * n, ...] on the devices of one host, n rows on each."""
+    if topology.mesh is None:
+        return tree
+    return jax.device_put(tree, NamedSharding(topology.mesh, PartitionSpec(AXIS)))
+
+
 def to_host(tree: Any) -> Any:
     """NumPy copies of replicated arrays (never views: their buffers may be donated next)."""
 
@@ -133,6 +140,26 @@ def jit_step(step: Callable[..., Any], topology: Topology, split_args: Sequence[
         check_vma=False,  # gradients are averaged by hand, once
     )
     return jax.jit(mapped, donate_argnums=0)
+
+
+def jit_sum(function: Callable[..., Any], topology: Topology, split_args: Sequence[bool]) -> Any:
+    """Compiles `function(*args)` for the devices; what it returns is added up over them.
+
+    Args:
+        function: sees its device's slice of axis 0 of the arguments that are split.
+        topology: where it runs.
+        split_args: for each argument, whether it is split (`split_rows`) or replicated.
+    """
+    if topology.mesh is None:
+        return jax.jit(function)
+    mapped = jax.shard_map(
+        lambda *args: lax.psum(function(*args), AXIS),
+        mesh=topology.mesh,
+        in_specs=tuple(PartitionSpec(AXIS) if s else PartitionSpec() for s in split_args),
+        out_specs=PartitionSpec(),
+        check_vma=False,  # the sum is replicated
+    )
+    return jax.jit(mapped)
 
 
 def mean_over(tree: Any, axis_name: str | None) -> Any:

@@ -49,7 +49,7 @@ def ghn() -> LoadedGHN:
 @pytest.fixture(scope="module")
 def evaluator(ghn) -> evaluation.Evaluator:
     images = evaluation.make_images(arrays(12), "test", batch_size=8)
-    return evaluation.Evaluator(ghn.config, images)
+    return evaluation.Evaluator(ghn.config, images, evaluation.EvalSettings(num_devices=1))
 
 
 # ---- networks ------------------------------------------------------------------------------
@@ -183,7 +183,7 @@ def test_executor_and_network_agree_and_variants_compile_once(ghn, evaluator):
     assert calls[-1][2] == 0 and all(r.runner == "executor" and not r.reason for r in results)
     assert [r.num_params for r in results] == [net.plan.num_params for net in nets]
     alone = evaluation.Evaluator(
-        ghn.config, evaluator.images, evaluation.EvalSettings(memory_limit_gib=1e-6)
+        ghn.config, evaluator.images, evaluation.EvalSettings(memory_limit_gib=1e-6, num_devices=1)
     ).evaluate(ghn, nets[0])
     assert alone.runner == "network" and "GiB in the executor" in alone.reason
     for name in ("top1", "top5", "num_params", "num_images"):
@@ -205,6 +205,20 @@ def test_other_images_use_the_same_programs(ghn, evaluator):
     before, twin = evaluator.programs, evaluator.with_images(others)
     assert twin.evaluate(ghn, small_nets(1)[0]).num_images == 8
     assert twin.programs == evaluator.programs == before
+
+
+def test_batches_spread_over_devices_give_the_same_result(ghn, evaluator):
+    images = evaluation.make_images(arrays(11), "test", batch_size=4)  # three batches, two devices
+    net = small_nets(1)[0]
+    single = evaluator.with_images(images).evaluate(ghn, net)
+    double = evaluation.Evaluator(ghn.config, images, evaluation.EvalSettings(num_devices=2))
+    assert [len(batch.images.devices()) for batch in double.images.batches] == [2, 2]
+    assert (double.images.batch_size, double.images.num_images) == (4, 11)
+    result = double.evaluate(ghn, net)
+    assert (result.top1, result.top5) == (single.top1, single.top5)
+    assert result.loss == pytest.approx(single.loss, rel=1e-6)
+    with pytest.raises(ValueError, match="spread over 2 devices already"):
+        evaluator.with_images(double.images)
 
 
 def test_sgd_learns_its_images_through_the_executor(ghn, evaluator):

@@ -176,7 +176,8 @@ def _network(variables, images):
         images, params["conv"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
     x = jax.nn.relu(x).mean((1, 2))
-    return x @ params["head"]["kernel"] + params["head"]["bias"][None]
+    kernel = params["head"]["kernel"].astype(x.dtype)
+    return x @ kernel + params["head"]["bias"][None]
 
 
 SHAPES = {

@@ -4,6 +4,8 @@ Legend: `n` images of the training set, `b` images of a batch, `s` image side.
 """
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import jax
@@ -12,6 +14,9 @@ import numpy as np
 from ppuda_jax.data import imagenet
 from ppuda_jax.data import images as images_lib
 from ppuda_jax.data.order import ImageOrder
+
+LoadFn = Callable[[Any, Any, jax.Array], tuple[jax.Array, jax.Array]]
+"""(resident, batch, key) -> (images float32 [b, s, s, 3], labels int32 [b]); picklable."""
 
 
 class TrainingImages(Protocol):
@@ -30,8 +35,9 @@ class TrainingImages(Protocol):
     def batch(self, step: int) -> Any:
         """Pytree of NumPy arrays that is handed to `load` for this step; pure in `step`."""
 
-    def load(self, resident: Any, batch: Any, rng: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """(images float32 [b, s, s, 3], labels int32 [b]); traced inside the training step."""
+    @property
+    def load(self) -> LoadFn:
+        """Traced inside the training step."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,9 +56,9 @@ class ResidentImages:
         """Indices int32 [b]."""
         return self.order.batch(step)
 
-    def load(self, resident: Any, batch: Any, rng: jax.Array) -> tuple[jax.Array, jax.Array]:
-        images, labels = resident
-        return images_lib.augment(images[batch], rng, self.spec), labels[batch]
+    @property
+    def load(self) -> LoadFn:
+        return functools.partial(_load_resident, self.spec)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,10 +74,24 @@ class StreamedImages:
         """(images uint8 [b, s, s, 3], labels int32 [b])."""
         return self.stream.batch(step)
 
-    def load(self, resident: Any, batch: Any, rng: jax.Array) -> tuple[jax.Array, jax.Array]:
-        del resident, rng  # augmented on the host
-        images, labels = batch
-        return images_lib.normalise(images, self.spec), labels
+    @property
+    def load(self) -> LoadFn:
+        return functools.partial(_load_streamed, self.spec)
+
+
+def _load_resident(
+    spec: images_lib.DatasetSpec, resident: Any, batch: Any, rng: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    images, labels = resident
+    return images_lib.augment(images[batch], rng, spec), labels[batch]
+
+
+def _load_streamed(
+    spec: images_lib.DatasetSpec, resident: Any, batch: Any, rng: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    del resident, rng  # augmented on the host
+    images, labels = batch
+    return images_lib.normalise(images, spec), labels
 
 
 def training_images(

@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ppuda_jax import parallel
 from ppuda_jax.evaluation.images import EvalImages
 from ppuda_jax.evaluation.networks import EvalNet
 from ppuda_jax.evaluation.results import NetResult, ResultFile
@@ -48,6 +49,7 @@ class EvalSettings:
       params: "ghn" predicts parameters; "random" draws He's, a baseline.
       memory_limit_gib: networks that need more in the executor are compiled by themselves.
       compute_dtype: type of the activations, "float32" or "bfloat16".
+      num_devices: devices that batches are spread over; all of them if None.
       compile_threads: variants compiled ahead at the same time; the number of cores up to 8 if
         None, and 0 compiles when a network needs it.
       seed: of random parameters.
@@ -56,6 +58,7 @@ class EvalSettings:
     params: Params = "ghn"
     memory_limit_gib: float = 4.0
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
+    num_devices: int | None = None
     compile_threads: int | None = None
     seed: int = 0
 
@@ -87,10 +90,13 @@ class Evaluator:
           settings: how.
 
         Raises:
-          ValueError: the images have another number of classes than the hypernetwork predicts.
+          ValueError: the images have another number of classes than the hypernetwork predicts, or
+            there are fewer devices than the settings ask for.
         """
         _check_classes(config, images)
-        self.config, self.images, self.settings = config, images, settings or EvalSettings()
+        self.config, self.settings = config, settings or EvalSettings()
+        self._topology = parallel.make_topology(self.settings.num_devices)
+        self.images = images.spread(self._topology)
         self._runners: dict[Variant, ExecutorRunner] = {}
         self._by_itself_programs: list[int] = []
 
@@ -106,8 +112,9 @@ class Evaluator:
         if reason is not None:
             return None, reason
         if net.variant not in self._runners:
-            runner = ExecutorRunner(self.config, net.variant, self.settings.compute_dtype)
-            self._runners[net.variant] = runner
+            self._runners[net.variant] = ExecutorRunner(
+                self.config, net.variant, self._topology, self.settings.compute_dtype
+            )
         return self._runners[net.variant], ""
 
     def compile(self, ghn: LoadedGHN, net: EvalNet) -> None:
@@ -146,7 +153,7 @@ class Evaluator:
     def _by_itself(self, ghn: LoadedGHN, net: EvalNet, reason: str) -> NetResult:
         predicted = self.settings.params == "ghn"
         with _Timer() as compile_timer:
-            runner = NetworkRunner(net, self.settings.compute_dtype)
+            runner = NetworkRunner(net, self._topology, self.settings.compute_dtype)
             runner.compile(ghn, self.images, predicted)
         with _Timer() as predict_timer:
             params = runner.predict(ghn) if predicted else runner.init(self._seed(net))
@@ -184,7 +191,7 @@ class Evaluator:
         """The same compiled functions with other images."""
         _check_classes(self.config, images)
         twin = copy.copy(self)
-        twin.images = images
+        twin.images = images.spread(self._topology)
         return twin
 
     def _seed(self, net: EvalNet) -> int:

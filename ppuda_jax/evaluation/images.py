@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ppuda_jax import parallel
 from ppuda_jax.data import images as images_lib
 from ppuda_jax.data.images import DatasetSpec, ImageArrays
 
@@ -47,9 +48,10 @@ class EvalImages:
     Attributes:
       spec: the dataset.
       part: "val" or "test".
-      batches: all of them, of one size.
+      batches: all of them, of one size; on several devices one entry holds a batch for each.
       num_images: images in them, repeats not counted.
       noise: standard deviation of the noise that was added.
+      shards: devices that they are spread over.
     """
 
     spec: DatasetSpec
@@ -57,11 +59,29 @@ class EvalImages:
     batches: tuple[Batch, ...]
     num_images: int
     noise: float
+    shards: int = 1
 
     @property
     def batch_size(self) -> int:
         """b."""
-        return self.batches[0].size
+        return self.batches[0].size // self.shards
+
+    def spread(self, topology: parallel.Topology) -> EvalImages:
+        """The same batches for several devices, each on one of them."""
+        shards = topology.num_shards
+        if shards == self.shards:
+            return self
+        if self.shards > 1:
+            raise ValueError(f"these images are spread over {self.shards} devices already")
+        together = []
+        for start in range(0, len(self.batches), shards):
+            group = list(self.batches[start : start + shards])
+            nothing = dataclasses.replace(group[-1], weights=jnp.zeros_like(group[-1].weights))
+            group += [nothing] * (shards - len(group))
+            fields = [(b.images, b.labels, b.weights) for b in group]
+            arrays = [jnp.concatenate(rows) for rows in zip(*fields, strict=True)]
+            together.append(Batch(*parallel.split_rows(arrays, topology)))
+        return dataclasses.replace(self, batches=tuple(together), shards=shards)
 
 
 def make_images(

@@ -30,6 +30,7 @@ from ppuda_jax.graphs.from_plan import graph_from_plan
 from ppuda_jax.graphs.trace import trace_graph
 from ppuda_jax.nets.network import Network
 from ppuda_jax.nets.zoo import build_model
+from ppuda_jax.parallel import Topology, jit_sum
 from ppuda_jax.predict import predict_params
 from ppuda_jax.training.meta_batch import MAX_BLOCK, MetaBatch, build_meta_batch, capacity_of
 from ppuda_jax.training.objective import predict_tables
@@ -57,10 +58,12 @@ class ExecutorRunner:
 
     name = "executor"
 
-    def __init__(self, config: GHNConfig, variant: Variant, dtype: str = "float32") -> None:
+    def __init__(
+        self, config: GHNConfig, variant: Variant, topology: Topology, dtype: str = "float32"
+    ) -> None:
         self._variant, self._config, self._dtype = variant, config, dtype
         self._predict = _Compiled(functools.partial(predict_tables, config, variant))
-        self._score = _Compiled(self._score_batch)
+        self._score = _Compiled(self._score_batch, topology, (False, False, True, True, True))
         self._ready: set[tuple[bool, tuple[int, ...]]] = set()
 
     @property
@@ -113,12 +116,12 @@ class NetworkRunner:
 
     name = "network"
 
-    def __init__(self, net: EvalNet, dtype: str = "float32") -> None:
+    def __init__(self, net: EvalNet, topology: Topology, dtype: str = "float32") -> None:
         self._module = Network(net.plan) if net.plan else build_model(
             net.model, net.num_classes, net.image_size)
         self._net, self._dtype = net, dtype
         self._graph = graph_from_plan(net.plan) if net.plan else self._trace()
-        self._score = _Compiled(self._score_batch)
+        self._score = _Compiled(self._score_batch, topology, (False, True, True, True))
         self._predicts = 0
 
     @property
@@ -166,10 +169,19 @@ class NetworkRunner:
 
 
 class _Compiled:
-    """A function compiled once per shape of its arguments, and counted."""
+    """A function compiled once per shape of its arguments, and counted.
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    With a topology, results are sums over its devices (`parallel.jit_sum`).
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        topology: Topology | None = None,
+        split_args: tuple[bool, ...] = (),
+    ) -> None:
         self.function = function
+        self._jitted = jit_sum(function, topology, split_args) if topology else jax.jit(function)
         self._programs: dict[Any, Any] = {}
 
     @property
@@ -181,7 +193,7 @@ class _Compiled:
             (leaf.shape, jnp.dtype(leaf.dtype)) for leaf in jax.tree.leaves(args)
         )
         if key not in self._programs:
-            self._programs[key] = jax.jit(self.function).lower(*args).compile()
+            self._programs[key] = self._jitted.lower(*args).compile()
         return self._programs[key]
 
     def __call__(self, *args: Any) -> Any:

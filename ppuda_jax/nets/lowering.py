@@ -194,7 +194,7 @@ def avg_pool(x: jax.Array, stride: int = 1) -> jax.Array:
 def _window_count(size, stride):
     """How many pixels of a 3-wide window lie inside the image, per output position."""
     centre = jnp.arange(0, size, stride)
-    return 3 - (centre == 0) - (centre == size - 1)
+    return 3 - (centre == 0).astype(jnp.int32) - (centre == size - 1).astype(jnp.int32)
 
 
 def max_pool(x: jax.Array, stride: int = 1) -> jax.Array:

@@ -36,7 +36,7 @@ def _per_channel(vector: jax.Array, x: jax.Array) -> jax.Array:
 
 def _wide(x: jax.Array) -> jax.Array:
     """x in at least float32, the type of statistics."""
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    return x if x.dtype == jnp.float64 else x.astype(jnp.float32)
 
 
 @jax.custom_vjp

@@ -25,8 +25,9 @@ from ppuda_jax.training.clock import Clock
 from ppuda_jax.training.compilation import CompileCounter, use_cache
 from ppuda_jax.training.config import TrainConfig, learning_rate
 from ppuda_jax.training.metrics import MetricsLog, Window
+from ppuda_jax.training.programs import StepPrograms
 from ppuda_jax.training.state import TrainState, best_theta, make_state
-from ppuda_jax.training.step import Metrics, StepPrograms
+from ppuda_jax.training.step import Metrics
 from ppuda_jax.training.task import NonFiniteError, Task, TrainResult, refuse_other_run
 
 _IN_FLIGHT = 2  # dispatches queued on the device before the oldest one's metrics are fetched
@@ -79,7 +80,7 @@ class _Run:
         )
         self.state: TrainState = parallel.replicate(state, self.topology)
         self.resident = parallel.replicate(task.images.resident, self.topology)
-        self.programs = StepPrograms(task.loss_for, task.images, settings, self.topology)
+        self.programs = StepPrograms(task.loss_for, task.images.load, settings, self.topology)
         log_dir = settings.workdir if self.topology.is_primary else None
         self.log = MetricsLog(log_dir, self.total, self.step)
         self.in_flight: collections.deque[tuple[int, MetaBatches, Metrics]] = collections.deque()

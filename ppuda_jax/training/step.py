@@ -3,9 +3,7 @@
 Legend: `K` steps of a dispatch, `S` devices, `M` networks of a meta-batch, `b` images of a batch.
 """
 
-import concurrent.futures
-import os
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import jax
@@ -14,7 +12,7 @@ import optax
 from jax import lax
 
 from ppuda_jax import parallel
-from ppuda_jax.data.batches import TrainingImages
+from ppuda_jax.data.batches import LoadFn
 from ppuda_jax.training.config import TrainConfig
 from ppuda_jax.training.state import TrainState, make_optimiser, running_average
 
@@ -45,7 +43,7 @@ class LossFn(Protocol):
 
 def make_step(
     loss_fn: LossFn,
-    images: TrainingImages,
+    load: LoadFn,
     config: TrainConfig,
     axis_name: str | None = None,
 ) -> Callable[..., tuple[TrainState, Metrics]]:
@@ -61,7 +59,7 @@ def make_step(
     ) -> tuple[TrainState, Metrics]:
         rng = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
         image_rng, loss_rng = jax.random.split(rng)
-        pixels, labels = images.load(resident, batch, image_rng)
+        pixels, labels = load(resident, batch, image_rng)
         gradient_fn = jax.value_and_grad(loss_fn, has_aux=True)
         (loss, aux), grads = gradient_fn(state.theta, networks, pixels, labels, loss_rng)
         scalars = {name: jnp.mean(value) for name, value in aux.items()}
@@ -132,62 +130,3 @@ def make_dispatch(
         return lax.scan(lambda s, x: one(s, resident, x), state, inputs)
 
     return dispatch
-
-
-class StepPrograms:
-    """The compiled steps of a run: one per executor variant, however many architectures."""
-
-    def __init__(
-        self,
-        loss_for: Callable[[Hashable], LossFn],
-        images: TrainingImages,
-        config: TrainConfig,
-        topology: parallel.Topology,
-    ) -> None:
-        """Prepares to compile.
-
-        Args:
-            loss_for: the loss of a variant's networks.
-            images: training images.
-            config: the run.
-            topology: devices.
-        """
-        self._loss_for, self._images, self._config = loss_for, images, config
-        self._topology = topology
-        self._programs: dict[Hashable, Any] = {}
-
-    @property
-    def count(self) -> int:
-        """Programs compiled so far."""
-        return len(self._programs)
-
-    def warm_up(self, examples: Iterable[tuple[Hashable, tuple[Any, ...]]]) -> None:
-        """Compiles variants side by side from example arguments (concrete arrays or shapes)."""
-        threads = self._config.compile_threads or min(8, os.cpu_count() or 1)
-        with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-            jobs = [(v, pool.submit(self._compile, v, args)) for v, args in examples]
-            for variant, job in jobs:
-                self._programs[variant] = job.result()
-
-    def run(
-        self,
-        variant: Hashable,
-        state: TrainState,
-        resident: Any,
-        networks: Any,
-        batches: Any,
-        rates: Any,
-    ) -> tuple[TrainState, Metrics]:
-        """K steps with networks of `variant`; compiles if it was not warmed up. Donates `state`."""
-        args = (state, resident, networks, batches, rates)
-        if variant not in self._programs:
-            self._programs[variant] = self._compile(variant, args)
-        return self._programs[variant](*args)
-
-    def _compile(self, variant: Hashable, args: tuple[Any, ...]) -> Any:
-        step = make_step(
-            self._loss_for(variant), self._images, self._config, self._topology.axis_name
-        )
-        split_args = (False, True, False, False)
-        program = parallel.jit_step(make_dispatch(step), self._topology, split_args)
-        return program.lower(*args).compile()

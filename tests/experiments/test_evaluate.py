@@ -49,6 +49,7 @@ def test_table_and_files(checkpoint, tmp_path, monkeypatch):
     options = EvaluateConfig(
         checkpoint=checkpoint, split=("test", "predefined"), num_nets=2, max_images=64,
         output=str(tmp_path / "out"), compilation_cache=None,
+        num_devices=1,
     )  # fmt: skip
     text = evaluate.run(options)
     assert "on digits: top1 in %, chance 10.0" in text

@@ -18,8 +18,8 @@ CASES = {**plain_models.CASES, **modern_models.CASES, **third_party_models.CASES
 
 @pytest.fixture(autouse=True)
 def _foreign_code():
-    """Other authors rely on implicit rank promotion."""
-    with jax.numpy_rank_promotion("allow"):
+    """Other authors rely on implicit promotion."""
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
         yield
 
 

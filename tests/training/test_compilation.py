@@ -1,18 +1,8 @@
 """The compiler counter and the cache folder."""
 
 import jax
-import pytest
 
 from ppuda_jax.training import compilation
-
-
-@pytest.fixture
-def settings_put_back():
-    names = ("jax_enable_compilation_cache", "jax_compilation_cache_dir")
-    before = {name: getattr(jax.config, name) for name in names}
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
 
 
 def test_compilations_are_counted_once_per_program():
@@ -25,7 +15,7 @@ def test_compilations_are_counted_once_per_program():
     assert first > before and counter.calls == first and counter.seconds > 0
 
 
-def test_the_cache_folder_is_made_and_can_be_switched_off(tmp_path, settings_put_back):
+def test_the_cache_folder_is_made_and_can_be_switched_off(tmp_path, cache_settings_restored):
     compilation.use_cache(tmp_path / "deep" / "cache")
     assert (tmp_path / "deep" / "cache").is_dir()
     assert jax.config.jax_compilation_cache_dir == str(tmp_path / "deep" / "cache")

@@ -24,12 +24,10 @@ EXPECTED = json.loads(
 SETTINGS = TrainConfig(meta_batch_size=2, batch_size=parity.BATCH)
 
 
-class Images:
-    """Training images without augmentation."""
-
-    def load(self, resident, batch, rng):
-        del batch, rng
-        return resident
+def load(resident, batch, rng):
+    """Images without augmentation."""
+    del batch, rng
+    return resident
 
 
 @functools.cache
@@ -42,7 +40,7 @@ def reference_step():
         return meta_loss(parity.GHN2, parity.VARIANT, theta, networks, images, labels, None)
 
     theta = parity.theta()
-    step = jax.jit(make_step(loss_fn, Images(), SETTINGS))
+    step = jax.jit(make_step(loss_fn, load, SETTINGS))
     gradient = jax.jit(jax.grad(lambda t, *args: loss_fn(t, *args, None)[0]))
     images = parity.images_and_labels()
     state, metrics = step(make_state(theta, SETTINGS), images, networks, None, jnp.float32(1e-3))

@@ -1,0 +1,124 @@
+"""The compiled steps of a run.
+
+XLA:CPU leaves gigabytes of debris behind in a process that compiles, and everything that runs there
+later is up to three times slower. On a CPU other processes therefore compile into the cache on
+disk, and this one only reads the programs from there.
+"""
+
+import concurrent.futures
+import dataclasses
+import multiprocessing
+import os
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any
+
+import jax
+from jax.sharding import SingleDeviceSharding
+
+from ppuda_jax import parallel
+from ppuda_jax.data.batches import LoadFn
+from ppuda_jax.training.compilation import use_cache
+from ppuda_jax.training.config import TrainConfig
+from ppuda_jax.training.state import TrainState
+from ppuda_jax.training.step import LossFn, Metrics, make_dispatch, make_step
+
+Example = tuple[Hashable, tuple[Any, ...]]
+"""A variant and arguments of its step."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Builder:
+    """What a variant's step is made of; it travels to the processes that compile."""
+
+    loss_for: Callable[[Hashable], LossFn]
+    load: LoadFn
+    config: TrainConfig
+
+    def lower(self, variant: Hashable, args: tuple[Any, ...], topology: parallel.Topology) -> Any:
+        step = make_step(self.loss_for(variant), self.load, self.config, topology.axis_name)
+        split_args = (False, True, False, False)
+        return parallel.jit_step(make_dispatch(step), topology, split_args).lower(*args)
+
+
+class StepPrograms:
+    """The compiled steps of a run: one per executor variant, however many architectures."""
+
+    def __init__(
+        self,
+        loss_for: Callable[[Hashable], LossFn],
+        load: LoadFn,
+        config: TrainConfig,
+        topology: parallel.Topology,
+    ) -> None:
+        """Prepares to compile.
+
+        Args:
+            loss_for: the loss of a variant's networks; picklable.
+            load: what makes images of a batch.
+            config: the run.
+            topology: devices.
+        """
+        self._builder, self._topology = _Builder(loss_for, load, config), topology
+        self._programs: dict[Hashable, Any] = {}
+
+    @property
+    def count(self) -> int:
+        """Programs compiled so far."""
+        return len(self._programs)
+
+    def warm_up(self, examples: Sequence[Example]) -> None:
+        """Compiles variants side by side from example arguments (concrete arrays or shapes)."""
+        config = self._builder.config
+        workers = config.compile_threads or min(8, os.cpu_count() or 1)
+        on_cpu = self._topology.mesh is None and self._topology.devices[0].platform == "cpu"
+        if on_cpu and config.compilation_cache is not None:
+            self._warm_up_in_processes(examples, workers)
+            return
+        with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+            jobs = [(variant, pool.submit(self._compile, variant, args))
+                    for variant, args in examples]  # fmt: skip
+            self._programs |= {variant: job.result() for variant, job in jobs}
+
+    def _warm_up_in_processes(self, examples: Sequence[Example], workers: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context) as pool:
+            jobs = [pool.submit(_compile_into_cache, self._builder, variant, _shapes(args))
+                    for variant, args in examples]  # fmt: skip
+            lowered = [(variant, self._lower(variant, args)) for variant, args in examples]
+            for job in jobs:
+                job.result()
+        self._programs |= {variant: program.compile() for variant, program in lowered}
+
+    def run(
+        self,
+        variant: Hashable,
+        state: TrainState,
+        resident: Any,
+        networks: Any,
+        batches: Any,
+        rates: Any,
+    ) -> tuple[TrainState, Metrics]:
+        """K steps with networks of `variant`; compiles if it was not warmed up. Donates `state`."""
+        args = (state, resident, networks, batches, rates)
+        if variant not in self._programs:
+            self._programs[variant] = self._compile(variant, args)
+        return self._programs[variant](*args)
+
+    def _lower(self, variant: Hashable, args: tuple[Any, ...]) -> Any:
+        return self._builder.lower(variant, args, self._topology)
+
+    def _compile(self, variant: Hashable, args: tuple[Any, ...]) -> Any:
+        return self._lower(variant, args).compile()
+
+
+def _shapes(args: tuple[Any, ...]) -> tuple[Any, ...]:
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), args)
+
+
+def _compile_into_cache(builder: _Builder, variant: Hashable, args: tuple[Any, ...]) -> None:
+    """Runs in a process of its own."""
+    use_cache(builder.config.compilation_cache)
+    topology = parallel.make_topology(1)
+    place = SingleDeviceSharding(topology.devices[0])  # as the caller's arrays; part of the key
+    args = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place), args)
+    builder.lower(variant, args, topology).compile()
