@@ -97,7 +97,8 @@ class AuxiliaryHead(nn.Module):
             return ops.batch_norm(y, scale, bias)
 
         stride = 2 if self.large else min(self.window, 3)
-        x = nn.avg_pool(jax.nn.relu(x), (self.window, self.window), (stride, stride))
+        with jax.numpy_dtype_promotion("standard"):  # Flax divides by an integer
+            x = nn.avg_pool(jax.nn.relu(x), (self.window, self.window), (stride, stride))
         x = norm(nn.Conv(128, (1, 1), use_bias=False, name="conv1")(x), "norm1")
         x = nn.Conv(768, (2, 2), padding="VALID", use_bias=False, name="conv2")(jax.nn.relu(x))
         # The published ImageNet head has no second norm.

@@ -9,7 +9,7 @@ import concurrent.futures
 import dataclasses
 import multiprocessing
 import os
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -17,7 +17,6 @@ from jax.sharding import SingleDeviceSharding
 
 from ppuda_jax import parallel
 from ppuda_jax.data.batches import LoadFn
-from ppuda_jax.training.compilation import use_cache
 from ppuda_jax.training.config import TrainConfig
 from ppuda_jax.training.state import TrainState
 from ppuda_jax.training.step import LossFn, Metrics, make_dispatch, make_step
@@ -82,8 +81,11 @@ class StepPrograms:
     def _warm_up_in_processes(self, examples: Sequence[Example], workers: int) -> None:
         context = multiprocessing.get_context("spawn")
         with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context) as pool:
-            jobs = [pool.submit(_compile_into_cache, self._builder, variant, _shapes(args))
-                    for variant, args in examples]  # fmt: skip
+            flags = dict(jax.config.values)
+            jobs = [
+                pool.submit(_compile_into_cache, flags, self._builder, variant, _shapes(args))
+                for variant, args in examples
+            ]
             lowered = [(variant, self._lower(variant, args)) for variant, args in examples]
             for job in jobs:
                 job.result()
@@ -115,9 +117,13 @@ def _shapes(args: tuple[Any, ...]) -> tuple[Any, ...]:
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), args)
 
 
-def _compile_into_cache(builder: _Builder, variant: Hashable, args: tuple[Any, ...]) -> None:
-    """Runs in a process of its own."""
-    use_cache(builder.config.compilation_cache)
+def _compile_into_cache(
+    flags: Mapping[str, Any], builder: _Builder, variant: Hashable, args: tuple[Any, ...]
+) -> None:
+    """Runs in a process of its own, with the JAX flags of its parent: some decide the program."""
+    for name, value in flags.items():
+        if jax.config.values[name] != value:
+            jax.config.update(name, value)
     topology = parallel.make_topology(1)
     place = SingleDeviceSharding(topology.devices[0])  # as the caller's arrays; part of the key
     args = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place), args)
