@@ -83,9 +83,9 @@ class Bench:
         self.settings = TrainConfig(
             dataset="digits", model=_MODEL.value, meta_batch_size=_META_BATCH.value,
             batch_size=_BATCH.value, compute_dtype=_DTYPE.value, seed=_SEED.value, num_devices=1,
-            steps=10**6,
+            steps=10**6, compilation_cache=None if _CACHE.value == "none" else _CACHE.value,
         )  # fmt: skip
-        use_cache(None if _CACHE.value == "none" else _CACHE.value)
+        use_cache(self.settings.compilation_cache)
         self.compiles = CompileCounter()
         self.task = deepnets_task(self.settings)
         spec = self.task.images.spec

@@ -42,7 +42,7 @@ class EvaluateConfig:
     params: Literal["ghn", "random"] = described("ghn", "predicted, or He's random parameters")
     compute_dtype: Literal["float32", "bfloat16"] = described("float32", "type of activations")
     memory_limit_gib: float = described(4.0, "networks that need more are compiled by themselves")
-    num_devices: int | None = described(None, "devices that batches are spread over; all of them")
+    num_devices: int | None = described(None, "most devices to spread batches over; all of them")
     sgd_nets: int = described(0, "networks of the first split that SGD trains for one epoch too")
     compilation_cache: str | None = described("~/.cache/ppuda_jax/xla", "folder, or none")
     seed: int = described(0, "of noise and random parameters")

@@ -72,6 +72,13 @@ def make_topology(num_devices: int | None = None) -> Topology:
     return Topology(devices, mesh)
 
 
+def make_local_topology(num_devices: int | None = None) -> Topology:
+    """Returns the topology over at most `num_devices` devices of this host, for work of its own."""
+    devices = tuple(jax.local_devices()[:num_devices])
+    mesh = Mesh(np.asarray(devices), (AXIS,)) if len(devices) > 1 else None
+    return Topology(devices, mesh)
+
+
 def init_hosts(coordinator_address: str, num_hosts: int, host_id: int) -> None:
     """Joins a run of several hosts; call it before anything else touches JAX."""
     jax.distributed.initialize(coordinator_address, num_processes=num_hosts, process_id=host_id)

@@ -49,7 +49,7 @@ class EvalSettings:
       params: "ghn" predicts parameters; "random" draws He's, a baseline.
       memory_limit_gib: networks that need more in the executor are compiled by themselves.
       compute_dtype: type of the activations, "float32" or "bfloat16".
-      num_devices: devices that batches are spread over; all of them if None.
+      num_devices: most devices of this host that batches are spread over; all of them if None.
       compile_threads: variants compiled ahead at the same time; the number of cores up to 8 if
         None, and 0 compiles when a network needs it.
       seed: of random parameters.
@@ -90,12 +90,11 @@ class Evaluator:
           settings: how.
 
         Raises:
-          ValueError: the images have another number of classes than the hypernetwork predicts, or
-            there are fewer devices than the settings ask for.
+          ValueError: the images have another number of classes than the hypernetwork predicts.
         """
         _check_classes(config, images)
         self.config, self.settings = config, settings or EvalSettings()
-        self._topology = parallel.make_topology(self.settings.num_devices)
+        self._topology = parallel.make_local_topology(self.settings.num_devices)
         self.images = images.spread(self._topology)
         self._runners: dict[Variant, ExecutorRunner] = {}
         self._by_itself_programs: list[int] = []

@@ -1,8 +1,8 @@
 """The compiled steps of a run.
 
-XLA:CPU leaves gigabytes of debris behind in a process that compiles, and everything that runs there
-later is up to three times slower. On a CPU other processes therefore compile into the cache on
-disk, and this one only reads the programs from there.
+XLA:CPU leaves gigabytes of debris behind in a process that compiles, and what runs there later is
+slower (training with four variants had a third of its speed when this was measured). On a CPU other
+processes therefore compile into the cache on disk, and this one only reads the programs from there.
 """
 
 import concurrent.futures
