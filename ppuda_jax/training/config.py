@@ -52,6 +52,9 @@ class TrainConfig:
     stratified: bool = described(
         False, "spread the classes evenly over each pass over the images, and so over each step"
     )
+    init_from: str | None = described(
+        None, "GHN whose theta a new run starts from: a shipped name, a run's folder or a .pt file"
+    )
     compute_dtype: Literal["float32", "bfloat16"] = described(
         "float32", "type of the target networks' activations"
     )

@@ -48,7 +48,7 @@ def deepnets_task(settings: TrainConfig, evaluate: EvaluateFn | None = None) -> 
 
     Raises:
         ValueError: settings that do not fit together.
-        FileNotFoundError: images or architectures that are not there.
+        FileNotFoundError: images, architectures or a checkpoint that are not there.
     """
     images = training_images(
         settings.dataset,
@@ -72,10 +72,23 @@ def deepnets_task(settings: TrainConfig, evaluate: EvaluateFn | None = None) -> 
         "num_classes": spec.num_classes,
         "image_size": spec.image_size,
     }
-    theta = init_theta(ghn, jax.random.key(settings.seed))
+    theta = _first_theta(settings, ghn)
     record = checkpoints.ghn_record(ghn, metadata)
     loss = functools.partial(_loss_for, ghn, settings)
     return Task(networks, loss, images, theta, record, evaluate)
+
+
+def _first_theta(settings: TrainConfig, ghn: GHNConfig) -> Any:
+    """Random parameters, or those of the hypernetwork that the settings name."""
+    if settings.init_from is None:
+        return init_theta(ghn, jax.random.key(settings.seed))
+    loaded = checkpoints.load_ghn(settings.init_from)
+    if loaded.config != ghn:
+        raise ValueError(
+            f"init_from={settings.init_from!r} is another hypernetwork than the run's: it is "
+            f"{loaded.config}, the run's is {ghn}; choose --model, --hidden and --dataset to match"
+        )
+    return loaded.theta
 
 
 def _loss_for(ghn: GHNConfig, settings: TrainConfig, variant: Hashable) -> LossFn:
