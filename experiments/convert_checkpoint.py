@@ -4,7 +4,8 @@ python -m experiments.convert_checkpoint ghn2_cifar10.pt my_folder     # to this
 python -m experiments.convert_checkpoint my_folder ghn2_cifar10.pt     # for PyTorch users
 
 The source may be anything that `load_ghn` takes: a .pt file, a folder, a training run, or a
-shipped name. The suffix of the target decides its format.
+shipped name. The suffix of the target decides its format. A run's folder leaves its settings, its
+length and its learning curve in the metadata of the folder that is written.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import jax
 
 from ppuda_jax.checkpoints import load_ghn, save_ghn
 from ppuda_jax.convert import save_torch_ghn
+from ppuda_jax.training.history import with_history
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -33,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if target.exists():
         parser.error(f"{target} exists already: choose another name or remove it")
     try:
-        ghn = load_ghn(args.source)
+        ghn = with_history(load_ghn(args.source))
         if target.suffix in (".pt", ".pth"):
             save_torch_ghn(ghn, target)
         else:

@@ -177,7 +177,7 @@ def load_ghn(name_or_path: str | os.PathLike[str]) -> LoadedGHN:
             f"no hypernetwork {text!r}: neither a file or folder, nor a shipped name "
             f"(shipped: {', '.join(shipped) or 'none'})"
         )
-    folder = _checkpoint_in(path)
+    folder = checkpoint_in(path)
     record = read_record(folder)
     config = GHNConfig.from_dict(record["ghn"])
     template = jax.eval_shape(lambda key: init_theta(config, key), jax.random.key(0))
@@ -190,7 +190,7 @@ def ghn_record(config: GHNConfig, metadata: Mapping[str, Any]) -> dict[str, Any]
     return {"ghn": config.to_dict(), "metadata": dict(metadata)}
 
 
-def _checkpoint_in(path: pathlib.Path) -> pathlib.Path:
+def checkpoint_in(path: pathlib.Path) -> pathlib.Path:
     """The checkpoint folder that `path` names: itself, or the newest of its best/ or last/."""
     for parent in (path / "best", path / "last", path):
         steps = [p for p in parent.glob("*") if p.is_dir() and p.name.isdigit()]
