@@ -93,8 +93,8 @@ def stem_maps(variant: Variant, first: jax.Array, kernel: jax.Array, positions: 
     def simple(first):
         width = variant.width
         used = first.shape[-1] // width
-        x = ops.batch_norm(first, vecs[:used].reshape(-1), vecs[used : 2 * used].reshape(-1), gate)
-        x = ops.stem_pool((), x) if _halved(variant) else x
+        norm = ops.norm_pool if _halved(variant) else ops.batch_norm
+        x = norm(first, vecs[:used].reshape(-1), vecs[used : 2 * used].reshape(-1), gate)
         parts = jnp.moveaxis(x.reshape(*x.shape[:-1], used, width), -2, 0)
         return padded(parts, slots)
 

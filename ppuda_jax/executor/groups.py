@@ -53,8 +53,15 @@ def _row(table, index):
     return lax.dynamic_index_in_dim(table, index, keepdims=False)
 
 
+def empty_norms(group: Group, files: Files, vecs: jax.Array) -> Norms:
+    """Room for what ``run_group`` keeps; its contents do not matter."""
+    target = files[group.target]
+    return Norms(jnp.zeros((group.norms, *target.shape[1:]), target.dtype),
+                 jnp.zeros((group.norms, 2, vecs.shape[-1]), vecs.dtype))
+
+
 def run_group(group: Group, code: jax.Array, count: jax.Array, mats: jax.Array, vecs: jax.Array,
-              gate: jax.Array, files: Files, keep: bool) -> tuple[Files, Norms | None]:
+              gate: jax.Array, files: Files, norms: Norms | None) -> tuple[Files, Norms | None]:
     """Runs one group.
 
     Args:
@@ -65,10 +72,10 @@ def run_group(group: Group, code: jax.Array, count: jax.Array, mats: jax.Array, 
       vecs: [V, O], the table of vectors.
       gate: 1 if the network has norms, else 0.
       files: name -> registers.
-      keep: whether to keep what ``pull_group`` needs.
+      norms: where to keep what ``pull_group`` needs; None to keep nothing.
 
     Returns:
-      The files with the target updated, and the maps before norms if they are kept.
+      The files with the target updated, and the norms.
     """
     width = vecs.shape[-1]
 
@@ -94,18 +101,13 @@ def run_group(group: Group, code: jax.Array, count: jax.Array, mats: jax.Array, 
 
         x = lax.switch(opcode, [functools.partial(run, b) for b in group.branches], source)
         *statistics, gain, shift = lax.cond((norm >= 0) & (gate > 0), affine, identity, x)
-        if keep:
+        if norms is not None:
             norms = Norms(write_rows(norms.maps, slot, x[None]),
                           write_rows(norms.statistics, slot, jnp.stack(statistics)[None]))
         y = ops.apply_affine(x, gain, shift)
         return write_rows(target, write, read_rows(target, write, 1) + y[None]), norms
 
-    target = files[group.target]
-    norms = None
-    if keep:
-        norms = Norms(jnp.zeros((group.norms, *target.shape[1:]), target.dtype),
-                      jnp.zeros((group.norms, 2, width), vecs.dtype))
-    target, norms = lax.fori_loop(0, count, body, (target, norms))
+    target, norms = lax.fori_loop(0, count, body, (files[group.target], norms))
     return {**files, group.target: target}, norms
 
 

@@ -49,6 +49,7 @@ class Program:
         vector, whether the first cell preprocesses.
       head: int32 [3]: register and number of the states, number of dense layers.
       norm: whether the network has norms.
+      registers: file -> registers in use.
     """
 
     variant: Variant
@@ -60,6 +61,7 @@ class Program:
     stem: np.ndarray
     head: np.ndarray
     norm: bool
+    registers: Mapping[str, int]
 
 
 def make_program(plan: Plan, variant: Variant | None = None) -> Program:
@@ -265,7 +267,7 @@ class _Compiler:
         _, register, slots = self.place[value]
         head = np.array([register, slots, max(self.plan.config.fc_layers, 1)], np.int32)
         return Program(self.variant, self.plan, forward, backward, mats, vecs, stem, head,
-                       self.plan.config.norm is not None)
+                       self.plan.config.norm is not None, self.next_register)
 
     def finish_stem(self, rows: RowTables) -> np.ndarray:
         mat, vec = rows.size("s0")

@@ -3,7 +3,8 @@
 Each group of a layout is a loop over instructions (``groups.py``). Norms follow each instruction's
 switch, once for all; the map before each norm is kept, so that the backward pass runs no
 convolution twice: it walks the program in reverse and calls each instruction's pullback on the
-saved registers. The memory of a network is its registers and these maps.
+saved registers. The memory of a network is its registers and these maps; the networks of a
+meta-batch run one after another in the same memory.
 
 Legend: ``M`` networks of a meta-batch, ``B`` images, ``H, W`` pixels, ``C`` channels, ``K``
 classes, ``T`` and ``V`` rows of matrices and vectors.
@@ -26,7 +27,15 @@ from ppuda_jax.executor.ends import (
     head_logits,
     stem_maps,
 )
-from ppuda_jax.executor.groups import pull_group, read_rows, run_group, write_rows
+from ppuda_jax.executor.groups import (
+    Files,
+    Norms,
+    empty_norms,
+    pull_group,
+    read_rows,
+    run_group,
+    write_rows,
+)
 from ppuda_jax.executor.layout import STEM_MATS, STEM_VECS, Layout, Variant, layout_of
 
 
@@ -74,6 +83,7 @@ class Programs:
     stem: jax.Array
     head: jax.Array
     norm: jax.Array
+    registers: Mapping[str, jax.Array]
 
 
 def _stem_rows(tables: Tables, stem):
@@ -95,21 +105,42 @@ def _own(tables: Tables, i):
                  tables.classifier, tables.classifier_bias), i)
 
 
+def _empty_files(layout: Layout, images):
+    return {name: jnp.zeros((f.registers, images.shape[0], f.pixels, f.pixels, f.channels),
+                            images.dtype) for name, f in layout.files.items()}
+
+
+def _cleared(files: Files, program: Programs, i):
+    """Files that network i - 1 has left behind, with zeros where network i adds its values.
+
+    The files of all networks are one buffer: to write all of it for each costs as much as a
+    few convolutions, and most networks use less than half.
+    """
+    def clear(file, used):
+        row = jnp.zeros((1, *file.shape[1:]), file.dtype)
+        count = jnp.where(i == 0, 0, used)
+        return lax.fori_loop(0, count, lambda r, f: write_rows(f, r, row), file)
+
+    return {name: clear(file, program.registers[name]) for name, file in files.items()}
+
+
 def _run_forward(variant: Variant, layout: Layout, tables: Tables, program: Programs, own, images,
-                 keep: bool):
-    """Runs the stem and all groups: files, the stem's first map, norms per group if kept."""
-    files = {name: jnp.zeros((f.registers, images.shape[0], f.pixels, f.pixels, f.channels),
-                             images.dtype) for name, f in layout.files.items()}
+                 files: Files, norms: Mapping[str, Norms] | None):
+    """Runs the stem and all groups on cleared files: files, the stem's first map, norms.
+
+    Norms are kept in the given buffers, or not at all without.
+    """
     first = first_map(variant, own[0], program.stem, images)
     maps = stem_maps(variant, first, own[0], own[1], *_stem_rows(tables, program.stem),
                      program.stem, program.norm, images)
-    files["s0"] = write_rows(files["s0"], 0, maps)
-    norms = {}
+    files = {**files, "s0": write_rows(files["s0"], 0, maps)}
+    kept = {}
     for group in layout.groups:
-        files, norms[group.name] = run_group(
+        files, kept[group.name] = run_group(
             group, program.forward[group.name], program.forward_count[group.name],
-            tables.mats[group.mats], tables.vecs[group.vecs], program.norm, files, keep)
-    return files, first, norms
+            tables.mats[group.mats], tables.vecs[group.vecs], program.norm, files,
+            norms[group.name] if norms else None)
+    return files, first, kept
 
 
 def _last(variant: Variant, files, head):
@@ -130,13 +161,15 @@ def logits(variant: Variant, tables: Tables, programs: Programs, images: jax.Arr
     """
     layout = layout_of(variant)
 
-    def run(_, i):
+    def run(files, i):
         program, own = _one(programs, i), _own(tables, i)
-        files, *_ = _run_forward(variant, layout, tables, program, own, images, keep=False)
+        files, *_ = _run_forward(variant, layout, tables, program, own, images,
+                                 _cleared(files, program, i), None)
         last = _last(variant, files, program.head)
-        return None, head_logits(variant, *own[2:], program.head, last, None)
+        return files, head_logits(variant, *own[2:], program.head, last, None)
 
-    return lax.scan(run, None, jnp.arange(programs.norm.shape[0]))[1]
+    files = _empty_files(layout, images)
+    return lax.scan(run, files, jnp.arange(programs.norm.shape[0]))[1]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -159,14 +192,16 @@ def mean_loss(variant: Variant, tables: Tables, programs: Programs, images: jax.
     """
     layout = layout_of(variant)
 
-    def run(_, i):
+    def run(files, i):
         program, own = _one(programs, i), _own(tables, i)
-        files, *_ = _run_forward(variant, layout, tables, program, own, images, keep=False)
+        files, *_ = _run_forward(variant, layout, tables, program, own, images,
+                                 _cleared(files, program, i), None)
         out = head_logits(variant, *own[2:], program.head, _last(variant, files, program.head),
                           _fold(key, i))
-        return None, _score(out, labels, smoothing)
+        return files, _score(out, labels, smoothing)
 
-    losses, accuracies = lax.scan(run, None, jnp.arange(programs.norm.shape[0]))[1]
+    files = _empty_files(layout, images)
+    losses, accuracies = lax.scan(run, files, jnp.arange(programs.norm.shape[0]))[1]
     return jnp.mean(losses), {"loss": losses, "accuracy": accuracies}
 
 
@@ -184,10 +219,11 @@ def _mean_loss_fwd(variant, tables, programs, images, labels, key, smoothing):
     layout, count = layout_of(variant), programs.norm.shape[0]
 
     def run(carry, i):
-        g_mats, g_vecs = carry
+        g_mats, g_vecs, files, cotangents, norms = carry
         program, own = _one(programs, i), _own(tables, i)
         files, first, norms = _run_forward(variant, layout, tables, program, own, images,
-                                           keep=True)
+                                           _cleared(files, program, i), norms)
+        cotangents = _cleared(cotangents, program, i)
 
         def tail(states, *params):
             out = head_logits(variant, *params, program.head, states, _fold(key, i))
@@ -197,7 +233,6 @@ def _mean_loss_fwd(variant, tables, programs, images, labels, key, smoothing):
         _, pull, scores = jax.vjp(tail, _last(variant, files, program.head), *own[2:],
                                   has_aux=True)
         g_states, *g_head = pull(jnp.ones(()))
-        cotangents = jax.tree.map(jnp.zeros_like, files)
         last = f"s{variant.stages - 1}"
         cotangents[last] = write_rows(cotangents[last], program.head[0], g_states)
         for group in reversed(layout.groups):
@@ -217,10 +252,16 @@ def _mean_loss_fwd(variant, tables, programs, images, labels, key, smoothing):
         g_kernel += first_map_pullback(variant, own[0], program.stem, images, g_first)
         g_mats = {**g_mats, "s0": write_rows(g_mats["s0"], program.stem[1], gm)}
         g_vecs = {**g_vecs, "s0": write_rows(g_vecs["s0"], program.stem[2], gv)}
-        return (g_mats, g_vecs), (scores, (g_kernel, g_positions, *g_head))
+        return ((g_mats, g_vecs, files, cotangents, norms),
+                (scores, (g_kernel, g_positions, *g_head)))
 
+    files = _empty_files(layout, images)
+    cotangents = jax.tree.map(jnp.zeros_like, files)
+    norms = {group.name: empty_norms(group, files, tables.vecs[group.vecs])
+             for group in layout.groups}
     zeros = jax.tree.map(jnp.zeros_like, (tables.mats, tables.vecs))
-    (g_mats, g_vecs), (scores, g_own) = lax.scan(run, zeros, jnp.arange(count))
+    carry, (scores, g_own) = lax.scan(run, (*zeros, files, cotangents, norms), jnp.arange(count))
+    g_mats, g_vecs, *_ = carry
     stem, positions, hidden, hidden_bias, classifier, classifier_bias = g_own
     gradient = Tables(mats=g_mats, vecs=g_vecs, stem=stem, positions=positions, hidden=hidden,
                       hidden_bias=hidden_bias, classifier=classifier,

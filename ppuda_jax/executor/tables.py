@@ -92,7 +92,9 @@ def stack_programs(programs: Sequence[Program]) -> Programs:
     return Programs(forward=forward, forward_count=counts[0], backward=backward,
                     backward_count=counts[1], stem=stem,
                     head=np.stack([p.head for p in programs]),
-                    norm=np.array([p.norm for p in programs], np.float32))
+                    norm=np.array([p.norm for p in programs], np.float32),
+                    registers={name: np.array([p.registers[name] for p in programs], np.int32)
+                               for name in layout.files})
 
 
 def _starts(tables) -> np.ndarray:

@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator
-from typing import Literal
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -96,19 +97,56 @@ def _canonical_conv_fwd(x, kernel, stride, pad):
 
 def _canonical_conv_bwd(stride, pad, residuals, g):
     x, kernel = residuals
-    size, taps = x.shape[1:3], kernel.shape[:2]
-    # A strided convolution is the dense one, subsampled: its cotangent is spread with zeros.
-    dense = [size[i] + 2 * pad[i] - taps[i] + 1 for i in (0, 1)]
-    if stride != (1, 1):
-        tail = [dense[i] - ((g.shape[i + 1] - 1) * stride[i] + 1) for i in (0, 1)]
-        g = lax.pad(g, jnp.zeros((), g.dtype),
-                    [(0, 0, 0), (0, tail[0], stride[0] - 1), (0, tail[1], stride[1] - 1),
-                     (0, 0, 0)])
+    if stride == (1, 1):
+        size = x.shape[1:3]
+        return (_input_pullback(kernel, g, pad, size),
+                _kernel_pullback(x, g, [(p, p) for p in pad]))
+    # A strided convolution is a sum of dense ones, one per phase of its input and its taps.
+    taps, size = kernel.shape[:2], x.shape[1:3]
+    whole = [max(-(-(size[i] + 2 * pad[i]) // stride[i]),
+                 g.shape[i + 1] + (taps[i] - 1) // stride[i]) for i in (0, 1)]
+    padded = jnp.pad(x, [(0, 0), *((pad[i], whole[i] * stride[i] - size[i] - pad[i])
+                                   for i in (0, 1)), (0, 0)])
+    g_phases, g_kernel = [], jnp.zeros_like(kernel)
+    for i in range(stride[0]):
+        for j in range(stride[1]):
+            phase = (slice(i, None, stride[0]), slice(j, None, stride[1]))
+            part = kernel[phase]
+            g_phases.append(_input_pullback(part, g, (0, 0), whole))
+            reach = [slice(g.shape[a + 1] + part.shape[a] - 1) for a in (0, 1)]
+            view = padded[(slice(None), *phase)][(slice(None), *reach)]
+            g_kernel = g_kernel.at[phase].set(_kernel_pullback(view, g, [(0, 0), (0, 0)]))
+    inside = [slice(pad[i], pad[i] + size[i]) for i in (0, 1)]
+    return _interleave(g_phases, stride)[(slice(None), *inside)], g_kernel
+
+
+def _input_pullback(kernel, g, pad, size):
+    """Cotangent of the input, of ``size`` pixels, of a convolution with stride 1."""
+    taps = kernel.shape[:2]
+    first = [taps[i] - 1 - pad[i] for i in (0, 1)]
     flipped = jnp.swapaxes(kernel[::-1, ::-1], 2, 3)
-    dx = _conv(g, flipped, (1, 1), [(taps[i] - 1 - pad[i],) * 2 for i in (0, 1)])
-    # The kernel's gradient correlates x and g over batch and pixels: batch plays the channels.
-    dk = _conv(x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3), (1, 1), [(p, p) for p in pad])
-    return dx, dk.transpose(1, 2, 0, 3)
+    sides = [(first[i], size[i] + pad[i] - g.shape[i + 1]) for i in (0, 1)]
+    return _conv(g, flipped, (1, 1), sides)
+
+
+def _kernel_pullback(x, g, padding):
+    """Cotangent of the kernel of a convolution with stride 1.
+
+    It correlates x and g over batch and pixels: the batch plays the channels.
+    """
+    g_kernel = _conv(x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3), (1, 1), padding)
+    return g_kernel.transpose(1, 2, 0, 3)
+
+
+def _interleave(phases, stride):
+    """Puts maps [B, H, W, C], one per phase in row-major order, together: [B, sH, sW, C]."""
+    batch, height, width, channels = phases[0].shape
+    rows, cols = stride
+    if (rows, cols) == (1, 1):
+        return phases[0]
+    lines = [jnp.stack(phases[i * cols : (i + 1) * cols], axis=3) for i in range(rows)]
+    together = jnp.stack(lines, axis=2)
+    return together.reshape(batch, height * rows, width * cols, channels)
 
 
 _canonical_conv.defvjp(_canonical_conv_fwd, _canonical_conv_bwd)
@@ -215,25 +253,65 @@ def _max_fwd(x, stride):
 
 
 def _max_bwd(stride, x, g):
-    views = _slices(x, 3, stride, 1, -jnp.inf)
-    best = next(views)
-    winner = jnp.zeros(best.shape, jnp.int8)
-    for tap, view in enumerate(views, start=1):
-        winner = jnp.where(view > best, jnp.int8(tap), winner)
-        best = jnp.maximum(best, view)
-    # Materialised, so that the nine gathers below read one byte instead of nine windows.
-    winner = lax.optimization_barrier(winner)
-    if stride != 1:
-        spread = [(0, 0, 0)] + [(0, n - ((s - 1) * stride + 1), stride - 1)
-                                for n, s in zip(x.shape[1:3], g.shape[1:3], strict=True)]
-        spread.append((0, 0, 0))
-        g = lax.pad(g, jnp.zeros((), g.dtype), spread)
-        winner = lax.pad(winner, jnp.int8(-1), spread)
-    # Output p took its value from p + tap - 1, so input p collects from output p + 1 - tap.
-    zero = jnp.zeros((), g.dtype)
-    collected = zip(range(8, -1, -1), _slices(g, 3, 1, 1), _slices(winner, 3, 1, 1, -1),
-                    strict=True)
-    return (functools.reduce(jnp.add, (jnp.where(w == tap, v, zero) for tap, v, w in collected)),)
+    winner = max_with_tap(x, stride)[1]
+    return (spread_maxima(g, winner, jnp.zeros_like(x), stride),)
+
+
+def max_with_tap(x: jax.Array, stride: int) -> tuple[jax.Array, jax.Array]:
+    """3x3 max pool and which tap won, the first of equal ones: [B, H', W', C] and int8."""
+
+    def some(x):
+        views = _slices(x, 3, stride, 1, -jnp.inf)
+        best = next(views)
+        winner = jnp.zeros(best.shape, jnp.int8)
+        for tap, view in enumerate(views, start=1):
+            winner = jnp.where(view > best, jnp.int8(tap), winner)
+            best = jnp.maximum(best, view)
+        return best, winner
+
+    return computed_once(some, x)
+
+
+def computed_once(f: Callable[..., Any], *maps: jax.Array) -> Any:
+    """f of maps [B, ...], elementwise in B; a loop over two halves of them.
+
+    XLA repeats elementwise work in every loop that reads its result, but not that of a loop.
+    """
+    parts = 2 if maps[0].shape[0] % 2 == 0 else 1
+    halves = [x.reshape(parts, -1, *x.shape[1:]) for x in maps]
+    out = lax.map(lambda half: f(*half), tuple(halves))
+    return jax.tree.map(lambda y: y.reshape(-1, *y.shape[2:]), out)
+
+
+def spread_maxima(g: jax.Array, winner: jax.Array, rest: jax.Array, stride: int) -> jax.Array:
+    """Adds values of a pool's results to the pixels that won.
+
+    Args:
+      g: values [B, H', W', C].
+      winner: the taps, see ``max_with_tap``.
+      rest: what they are added to, [B, H, W, C].
+      stride: of the pool.
+    """
+    around = ((0, 0), (1, 1), (1, 1), (0, 0))
+    g_padded, w_padded = jnp.pad(g, around), jnp.pad(winner, around, constant_values=-1)
+    height, width = rest.shape[1:3]
+    rest = jnp.pad(rest, ((0, 0), (0, -height % stride), (0, -width % stride), (0, 0)))
+
+    def collect(i, j):
+        # Output p takes tap t of input stride * p + t - 1.
+        total = rest[:, i::stride, j::stride]
+        for rows, cols in itertools.product(range(3), range(3)):
+            if (i + 1 - rows) % stride or (j + 1 - cols) % stride:
+                continue
+            first, second = 1 + (i + 1 - rows) // stride, 1 + (j + 1 - cols) // stride
+            view = (slice(None), slice(first, first + g.shape[1]),
+                    slice(second, second + g.shape[2]))
+            won = w_padded[view] == 3 * rows + cols
+            total += jnp.where(won, g_padded[view], jnp.zeros((), g.dtype))
+        return total
+
+    phases = [collect(i, j) for i in range(stride) for j in range(stride)]
+    return _interleave(phases, (stride, stride))[:, :height, :width]
 
 
 _max_taps.defvjp(_max_fwd, _max_bwd)

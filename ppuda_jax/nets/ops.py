@@ -12,8 +12,9 @@ HWIO, depthwise kernels [k, k, 1, C]. Semantics follow the published networks (p
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 import jax
@@ -58,8 +59,33 @@ def batch_norm(
     return _batch_norm_fwd(x, scale, bias, enabled)[0]
 
 
+_reference: list[int] = []
+
+
+@contextlib.contextmanager
+def statistics_of_first(count: int) -> Iterator[None]:
+    """Traces everything inside with norms that use the statistics of the first images of a batch.
+
+    With training images there, the norms of a network are calibrated. For evaluation: the
+    gradients of norms know nothing of it.
+
+    Args:
+      count: how many images; 0 for the whole batch.
+    """
+    _reference.append(count)
+    try:
+        yield
+    finally:
+        _reference.pop()
+
+
 def batch_statistics(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Mean and inverse standard deviation of the channels of [B, H, W, C]: [C] and [C]."""
+    """Mean and inverse standard deviation of the channels of [B, H, W, C]: [C] and [C].
+
+    Of the whole batch, or see ``statistics_of_first``.
+    """
+    if _reference and _reference[-1]:
+        x = x[: _reference[-1]]
     wide = _wide(x)
     mean = jnp.mean(wide, axis=(0, 1, 2))
     variance = jnp.maximum(jnp.mean(jnp.square(wide), axis=(0, 1, 2)) - jnp.square(mean), 0.0)
@@ -78,15 +104,20 @@ def batch_norm_pullback(
 
     ``mean`` and ``inverse`` are those of ``batch_statistics(x)``.
     """
-    n = x.size // x.shape[-1]
     x_wide, g_wide = _wide(x), _wide(g)
     g_bias = jnp.sum(g_wide, axis=(0, 1, 2))
     g_scale = (jnp.sum(g_wide * x_wide, axis=(0, 1, 2)) - mean * g_bias) * inverse
     gain = inverse * scale
-    slope = gain * inverse * g_scale / n
-    offset = mean * slope - gain * g_bias / n
+    slope, offset = _through_statistics(x, mean, inverse, gain, g_scale, g_bias)
     dx = g_wide * _per_channel(gain, x) - x_wide * _per_channel(slope, x)
     return (dx + _per_channel(offset, x)).astype(x.dtype), g_scale, g_bias
+
+
+def _through_statistics(x, mean, inverse, gain, g_scale, g_bias):
+    """Slope and offset [C]: a norm's statistics add offset - slope * x to its input's cotangent."""
+    n = x.size // x.shape[-1]
+    slope = gain * inverse * g_scale / n
+    return slope, mean * slope - gain * g_bias / n
 
 
 def _batch_norm_fwd(x, scale, bias, enabled):
@@ -106,6 +137,60 @@ def _batch_norm_bwd(residuals, g):
 
 
 batch_norm.defvjp(_batch_norm_fwd, _batch_norm_bwd)
+
+
+def norm_pool(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, enabled: jax.Array | float = 1.0
+) -> jax.Array:
+    """``batch_norm`` followed by ``stem_pool``: [B, H, W, C] -> [B, ceil(H/2), ceil(W/2), C].
+
+    In the ``"taps"`` form the pool comes first: a norm keeps the order of a channel or reverses
+    it, so it can be applied to what has won, a quarter of the pixels.
+    """
+    if lowering.current_form() == "library":
+        return stem_pool((), batch_norm(x, scale, bias, enabled))
+    return _norm_pool(x, scale, bias, jnp.asarray(enabled) > 0)
+
+
+@jax.custom_vjp
+def _norm_pool(x, scale, bias, on):
+    return _norm_pool_fwd(x, scale, bias, on)[0]
+
+
+def _norm_pool_fwd(x, scale, bias, on):
+    mean, inverse = batch_statistics(x)
+    # Vectors come out of conditionals: fused into the loops over pixels they cost far more.
+    gain, shift = lax.cond(
+        on, lambda: (inverse * scale, bias - mean * inverse * scale),
+        lambda: (jnp.ones_like(mean), jnp.zeros_like(mean)))
+    top = lowering.max_pool(_ordered(x, gain), 2)
+    return apply_affine(top, jnp.abs(gain), shift), (x, mean, inverse, gain, on)
+
+
+def _norm_pool_bwd(residuals, g):
+    x, mean, inverse, gain, on = residuals
+    top, winner = lowering.max_with_tap(_ordered(x, gain), 2)
+    g_wide = lowering.computed_once(_wide, g)
+    g_bias = jnp.sum(g_wide, axis=(0, 1, 2))
+    products = jnp.sum(g_wide * _wide(_ordered(top, gain)), axis=(0, 1, 2))
+
+    def through():
+        g_scale = (products - mean * g_bias) * inverse
+        terms = _through_statistics(x, mean, inverse, gain, g_scale, g_bias)
+        return g_scale, g_bias, *terms
+
+    g_scale, g_bias, slope, offset = lax.cond(on, through, lambda: (jnp.zeros_like(mean),) * 4)
+    rest = _per_channel(offset, x) - _wide(x) * _per_channel(slope, x)
+    dx = lowering.spread_maxima(g_wide * _per_channel(gain, x), winner, rest, 2)
+    return dx.astype(x.dtype), g_scale, g_bias, None
+
+
+def _ordered(x, gain):
+    """x, negated in channels with a negative gain; its own inverse."""
+    return x * _per_channel(jnp.where(gain < 0, -1, 1).astype(x.dtype), x)
+
+
+_norm_pool.defvjp(_norm_pool_fwd, _norm_pool_bwd)
 
 
 def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ppuda_jax.nets import ops
+from ppuda_jax.nets import lowering, ops
 
 RNG = np.random.default_rng(1)
 
@@ -42,6 +42,37 @@ def test_batch_norm_keeps_the_dtype_and_computes_in_float32():
     out = ops.batch_norm(x, jnp.ones(2), jnp.zeros(2))
     assert out.dtype == jnp.bfloat16
     assert abs(float(out.astype(jnp.float32).mean())) < 0.1
+
+
+@pytest.mark.parametrize("size", [7, 8])
+@pytest.mark.parametrize("enabled", [0.0, 1.0])
+def test_norm_and_pool_in_one_equal_one_after_the_other(size, enabled):
+    x, g = (_array(4, n, n, 16) for n in (size, -(-size // 2)))
+    scale, bias = _array(16), _array(16)  # some scales are negative
+
+    def apart(x, scale, bias):
+        return ops.stem_pool((), ops.batch_norm(x, scale, bias, enabled))
+
+    with lowering.lowering("taps"):
+        want, pull = jax.vjp(apart, x, scale, bias)
+        got, pull_got = jax.vjp(lambda *a: ops.norm_pool(*a, enabled), x, scale, bias)
+    assert (scale < 0).any() and (scale > 0).any()
+    np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-6)
+    for a, b in zip(pull_got(g), pull(g), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+def test_statistics_of_the_first_images():
+    x = _array(6, 3, 3, 2)
+    expected = ops.batch_statistics(x[:4])
+    with ops.statistics_of_first(4):
+        first = ops.batch_statistics(x)
+        with ops.statistics_of_first(0):
+            everything = ops.batch_statistics(x)
+        again = jax.jit(ops.batch_norm)(x, jnp.ones(2), jnp.zeros(2))
+    np.testing.assert_array_equal(first, expected)
+    np.testing.assert_array_equal(everything, ops.batch_statistics(x))
+    np.testing.assert_allclose(jnp.mean(again[:4], axis=(0, 1, 2)), 0, atol=1e-6)
 
 
 def test_factorized_reduce_reads_every_other_pixel_and_the_next():
