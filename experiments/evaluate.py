@@ -36,6 +36,9 @@ class EvaluateConfig:
     arch: tuple[int, ...] | None = described(None, "numbers of networks, instead of num_nets")
     noise: float = described(0.0, "standard deviation of noise on pixels in [0, 1]; paper: 0.08")
     batch_size: int = described(64, "images per batch, whose statistics batch norm uses")
+    calibration_images: int = described(
+        0, "training images whose statistics batch norm uses instead of each batch's; 0: published"
+    )
     max_images: int | None = described(None, "only the first images")
     max_variants: int | None = described(None, "only networks of the most frequent variants")
     output: str | None = described(None, "folder for results")
@@ -99,6 +102,7 @@ def run(options: EvaluateConfig) -> str:
             images = evaluation.load_eval_images(
                 dataset, part, options.data_dir, batch_size=options.batch_size,
                 max_images=options.max_images, noise=options.noise, seed=options.seed,
+                calibration_images=options.calibration_images,
             )  # fmt: skip
             shared = next(iter(evaluators.values()), None)
             evaluators[part] = (

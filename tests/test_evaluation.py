@@ -162,6 +162,22 @@ def test_unknown_parts_are_refused():
         evaluation.load_eval_images("digits", "train")
 
 
+def test_calibration_images_stand_before_every_batch_and_weigh_nothing():
+    images = evaluation.load_eval_images(
+        "digits", "test", batch_size=8, max_images=12, calibration_images=5
+    )
+    assert (images.calibration, images.batch_size, images.num_images) == (5, 8, 12)
+    first, last = images.batches
+    assert first.size == last.size == 13
+    np.testing.assert_array_equal(first.images[:5], last.images[:5])
+    np.testing.assert_array_equal(last.weights, [0] * 5 + [1] * 4 + [0] * 4)
+    plain = evaluation.load_eval_images("digits", "test", batch_size=8, max_images=12)
+    np.testing.assert_array_equal(first.images[5:], plain.batches[0].images)
+    np.testing.assert_array_equal(first.labels[5:], plain.batches[0].labels)
+    with pytest.raises(ValueError, match="calibration_images must be 0 or lie in 2 ... 1295"):
+        evaluation.load_eval_images("digits", "test", calibration_images=1)
+
+
 def test_hits_and_loss_leave_repeats_out():
     logits = jnp.array([[3.0, 2, 1, 0, -1, -2], [0, 1, 2, 3, 4, 5], [9, 0, 0, 0, 0, 0]])
     sums = runners.count_hits(logits, jnp.array([0, 0, 0]), jnp.array([1.0, 1, 0]))
@@ -219,6 +235,28 @@ def test_batches_spread_over_devices_give_the_same_result(ghn, evaluator):
     assert result.loss == pytest.approx(single.loss, rel=1e-6)
     with pytest.raises(ValueError, match="spread over 2 devices already"):
         evaluator.with_images(double.images)
+
+
+def test_calibrated_norms_know_the_calibration_images_alone(ghn, evaluator):
+    net = next(net for net in small_nets(40) if {"sep_conv_3x3", "conv_1x1"} & {
+        op.kind for op in net.plan.ops} and net.config.norm is not None)
+    given = arrays(8)
+    calibrated = evaluation.make_images(given, "test", batch_size=8, calibration=given)
+    settings = evaluation.EvalSettings(num_devices=1)
+    both = evaluation.Evaluator(ghn.config, calibrated, settings)
+    same = both.evaluate(ghn, net)
+    plain = evaluator.with_images(evaluation.make_images(given, "test", batch_size=8))
+    assert same.loss == pytest.approx(plain.evaluate(ghn, net).loss, rel=1e-5)
+    # Whatever shares a batch with an image, its logits stay: by another runner, in other batches.
+    small = evaluation.make_images(given, "test", batch_size=4, calibration=given)
+    alone = evaluation.Evaluator(
+        ghn.config, small, dataclasses.replace(settings, memory_limit_gib=1e-6)
+    ).evaluate(ghn, net)
+    assert alone.runner == "network" and alone.loss == pytest.approx(same.loss, rel=1e-4)
+    split = evaluator.with_images(evaluation.make_images(given, "test", batch_size=4))
+    assert abs(split.evaluate(ghn, net).loss - same.loss) > 1e-3 * same.loss
+    with pytest.raises(ValueError, match="compiled for 8 calibration images, got 0"):
+        both.with_images(plain.images)
 
 
 def test_sgd_learns_its_images_through_the_executor(ghn, evaluator):

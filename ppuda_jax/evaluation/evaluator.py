@@ -107,13 +107,15 @@ class Evaluator:
     def runner_of(self, net: EvalNet) -> tuple[ExecutorRunner | None, str]:
         """The executor's runner of a network, or None and the reason why there is none."""
         limit = self.settings.memory_limit_gib * 2**30
-        reason = why_not_executor(net, self.config, self.images.batch_size, limit)
+        size = self.images.calibration + self.images.batch_size
+        reason = why_not_executor(net, self.config, size, limit)
         if reason is not None:
             return None, reason
         if net.variant not in self._runners:
             self._runners[net.variant] = ExecutorRunner(
-                self.config, net.variant, self._topology, self.settings.compute_dtype
-            )
+                self.config, net.variant, self._topology, self.settings.compute_dtype,
+                self.images.calibration,
+            )  # fmt: skip
         return self._runners[net.variant], ""
 
     def compile(self, ghn: LoadedGHN, net: EvalNet) -> None:
@@ -152,7 +154,9 @@ class Evaluator:
     def _by_itself(self, ghn: LoadedGHN, net: EvalNet, reason: str) -> NetResult:
         predicted = self.settings.params == "ghn"
         with _Timer() as compile_timer:
-            runner = NetworkRunner(net, self._topology, self.settings.compute_dtype)
+            runner = NetworkRunner(
+                net, self._topology, self.settings.compute_dtype, self.images.calibration
+            )
             runner.compile(ghn, self.images, predicted)
         with _Timer() as predict_timer:
             params = runner.predict(ghn) if predicted else runner.init(self._seed(net))
@@ -189,6 +193,11 @@ class Evaluator:
     def with_images(self, images: EvalImages) -> Evaluator:
         """The same compiled functions with other images."""
         _check_classes(self.config, images)
+        if images.calibration != self.images.calibration:
+            raise ValueError(
+                f"these functions are compiled for {self.images.calibration} calibration images, "
+                f"got {images.calibration}: make another Evaluator"
+            )
         twin = copy.copy(self)
         twin.images = images.spread(self._topology)
         return twin
@@ -292,6 +301,7 @@ def identity_of(ghn: LoadedGHN, evaluator: Evaluator) -> dict[str, Any]:
         "num_images": images.num_images,
         "batch_size": images.batch_size,
         "noise": images.noise,
+        "calibration": images.calibration,
         "params": settings.params,
         "compute_dtype": settings.compute_dtype,
         "seed": settings.seed,

@@ -5,7 +5,10 @@ Batch norm uses the statistics of the batch it sees, so the batches are part of 
 repeated to fill it, so that one compiled function serves all batches. Its means and variances stay
 the same where its size divides the others', as it does for CIFAR-10 and ImageNet in batches of 64.
 
-Legend: `b` images of a batch, `s` image side.
+In a calibrated evaluation, the same training images stand before the images of every batch, and
+only their statistics are used.
+
+Legend: `c` calibration images, `b` evaluated images of a batch, `s` image side.
 """
 
 from __future__ import annotations
@@ -26,9 +29,9 @@ class Batch:
     """One batch on the device.
 
     Attributes:
-      images: float32 [b, s, s, 3], normalised.
-      labels: int32 [b].
-      weights: float32 [b], 0 for repeated images.
+      images: float32 [c + b, s, s, 3], normalised.
+      labels: int32 [c + b].
+      weights: float32 [c + b], 0 for calibration images and repeated ones.
     """
 
     images: jax.Array
@@ -37,7 +40,7 @@ class Batch:
 
     @property
     def size(self) -> int:
-        """b."""
+        """c + b."""
         return self.labels.shape[0]
 
 
@@ -51,6 +54,7 @@ class EvalImages:
       batches: all of them, of one size; on several devices one entry holds a batch for each.
       num_images: images in them, repeats not counted.
       noise: standard deviation of the noise that was added.
+      calibration: c.
       shards: devices that they are spread over.
     """
 
@@ -59,12 +63,13 @@ class EvalImages:
     batches: tuple[Batch, ...]
     num_images: int
     noise: float
+    calibration: int = 0
     shards: int = 1
 
     @property
     def batch_size(self) -> int:
         """b."""
-        return self.batches[0].size // self.shards
+        return self.batches[0].size // self.shards - self.calibration
 
     def spread(self, topology: parallel.Topology) -> EvalImages:
         """The same batches for several devices, each on one of them."""
@@ -92,6 +97,7 @@ def make_images(
     max_images: int | None = None,
     noise: float = 0.0,
     seed: int = 0,
+    calibration: ImageArrays | None = None,
 ) -> EvalImages:
     """Prepares images for evaluation.
 
@@ -103,6 +109,8 @@ def make_images(
       noise: standard deviation of Gaussian noise on pixels in [0, 1], clipped before
         normalisation (paper, section 5.1: 0.08 on CIFAR-10).
       seed: of the noise.
+      calibration: training images whose statistics batch norm uses, instead of each batch's own;
+        they get no noise.
 
     Returns:
       The batches, on the default device.
@@ -118,26 +126,42 @@ def make_images(
         raise ValueError(f"noise must lie in [0, 1), got {noise}")
     total = len(arrays) if max_images is None else min(max_images, len(arrays))
     batch_size = min(batch_size, total)
+    before = 0 if calibration is None else len(calibration)
+    if calibration is not None:
+        reference = images_lib.normalise(jnp.asarray(calibration.images), arrays.spec)
     batches = []
     for number, start in enumerate(range(0, total, batch_size)):
         count = min(batch_size, total - start)
         rows = start + np.arange(batch_size) % count
         key = jax.random.fold_in(jax.random.key(seed), number)
         images = _prepare(jnp.asarray(arrays.images[rows[:count]]), key, arrays.spec, noise)
+        images = jnp.take(images, rows - start, axis=0)
+        if before:
+            images = jnp.concatenate([reference, images])
+        labels = np.pad(arrays.labels[rows], (before, 0))
+        weights = np.pad(np.arange(batch_size) < count, (before, 0))
         batches.append(
-            Batch(
-                jnp.take(images, rows - start, axis=0),
-                jnp.asarray(arrays.labels[rows]),
-                jnp.asarray(np.arange(batch_size) < count, jnp.float32),
-            )
+            Batch(images, jnp.asarray(labels), jnp.asarray(weights, jnp.float32))
         )
-    return EvalImages(arrays.spec, part, tuple(batches), total, noise)
+    return EvalImages(arrays.spec, part, tuple(batches), total, noise, before)
 
 
 def load_eval_images(
-    dataset: str, part: images_lib.Split = "test", data_dir: str | None = None, **options
+    dataset: str,
+    part: images_lib.Split = "test",
+    data_dir: str | None = None,
+    calibration_images: int = 0,
+    **options,
 ) -> EvalImages:
     """Loads a dataset's validation or test images; see `make_images` for the options.
+
+    Args:
+      dataset: its name.
+      part: "val" or "test".
+      data_dir: TFDS folder.
+      calibration_images: how many training images, drawn by `seed`, to calibrate batch norm on;
+        0 for the statistics of each batch, as published.
+      **options: of `make_images`.
 
     Raises:
       ValueError: an unknown dataset or part, or one that does not fit in memory.
@@ -145,7 +169,18 @@ def load_eval_images(
     """
     if part not in ("val", "test"):
         raise ValueError(f"part must be val or test, got {part!r}")
-    return make_images(images_lib.load_images(dataset, part, data_dir), part, **options)
+    arrays = images_lib.load_images(dataset, part, data_dir)
+    if not calibration_images:
+        return make_images(arrays, part, **options)
+    train = images_lib.load_images(dataset, "train", data_dir)
+    if not 2 <= calibration_images <= len(train):
+        raise ValueError(
+            f"calibration_images must be 0 or lie in 2 ... {len(train)}, got {calibration_images}"
+        )
+    rng = np.random.default_rng(options.get("seed", 0))
+    rows = rng.permutation(len(train))[:calibration_images]
+    chosen = ImageArrays(train.spec, train.images[rows], train.labels[rows])
+    return make_images(arrays, part, calibration=chosen, **options)
 
 
 def _prepare(images: jax.Array, key: jax.Array, spec: DatasetSpec, noise: float) -> jax.Array:

@@ -28,6 +28,7 @@ from ppuda_jax.ghn.loaded import LoadedGHN
 from ppuda_jax.graphs.arch_graph import ArchGraph
 from ppuda_jax.graphs.from_plan import graph_from_plan
 from ppuda_jax.graphs.trace import trace_graph
+from ppuda_jax.nets import ops
 from ppuda_jax.nets.network import Network
 from ppuda_jax.nets.zoo import build_model
 from ppuda_jax.parallel import Topology, jit_sum
@@ -59,9 +60,11 @@ class ExecutorRunner:
     name = "executor"
 
     def __init__(
-        self, config: GHNConfig, variant: Variant, topology: Topology, dtype: str = "float32"
-    ) -> None:
+        self, config: GHNConfig, variant: Variant, topology: Topology, dtype: str = "float32",
+        calibration: int = 0,
+    ) -> None:  # fmt: skip
         self._variant, self._config, self._dtype = variant, config, dtype
+        self._calibration = calibration
         self._predict = _Compiled(functools.partial(predict_tables, config, variant))
         self._score = _Compiled(self._score_batch, topology, (False, False, True, True, True))
         self._ready: set[tuple[bool, tuple[int, ...]]] = set()
@@ -107,7 +110,8 @@ class ExecutorRunner:
 
     def _score_batch(self, tables, programs, images, labels, weights):
         images = images.astype(self._dtype)
-        logits = run.logits(self._variant, tables, programs, images)[0]
+        with ops.statistics_of_first(self._calibration):
+            logits = run.logits(self._variant, tables, programs, images)[0]
         return count_hits(logits, labels, weights)
 
 
@@ -116,10 +120,12 @@ class NetworkRunner:
 
     name = "network"
 
-    def __init__(self, net: EvalNet, topology: Topology, dtype: str = "float32") -> None:
+    def __init__(
+        self, net: EvalNet, topology: Topology, dtype: str = "float32", calibration: int = 0
+    ) -> None:
         self._module = Network(net.plan) if net.plan else build_model(
             net.model, net.num_classes, net.image_size)
-        self._net, self._dtype = net, dtype
+        self._net, self._dtype, self._calibration = net, dtype, calibration
         self._graph = graph_from_plan(net.plan) if net.plan else self._trace()
         self._score = _Compiled(self._score_batch, topology, (False, True, True, True))
         self._predicts = 0
@@ -154,7 +160,8 @@ class NetworkRunner:
         return self._score(params, batch.images, batch.labels, batch.weights)
 
     def _score_batch(self, params, images, labels, weights):
-        logits = self._module.apply({"params": params}, images.astype(self._dtype))
+        with ops.statistics_of_first(self._calibration):
+            logits = self._module.apply({"params": params}, images.astype(self._dtype))
         return count_hits(logits.astype(jnp.float32), labels, weights)
 
     def _shapes(self) -> Any:
