@@ -22,7 +22,8 @@ import jax.numpy as jnp
 
 from ppuda_jax.calibration import calibrate
 from ppuda_jax.checkpoints import load_ghn
-from ppuda_jax.data.images import ImageArrays, dataset_spec, load_images, normalise
+from ppuda_jax.data.images import dataset_spec, load_images, normalise
+from ppuda_jax.evaluation import accuracy, load_eval_images
 from ppuda_jax.graphs.describe import describe
 from ppuda_jax.graphs.trace import trace
 from ppuda_jax.nets.zoo import MODELS, build_model
@@ -73,19 +74,6 @@ def build(
     return built.apply, init(jax.random.key(0), given), images
 
 
-def accuracy(apply_fn: Callable[..., Any], variables: Any, data: ImageArrays) -> float:
-    """Top-1 accuracy in percent over full batches of 64, as the paper evaluates."""
-    run = jax.jit(
-        lambda v, images: jnp.argmax(apply_fn(v, normalise(images, data.spec)), axis=-1)
-    )
-    right, total = 0, 0
-    for images, labels in data.batches(min(_BATCH, len(data))):
-        if len(labels) == min(_BATCH, len(data)):
-            right += int((run(variables, images) == labels).sum())
-            total += len(labels)
-    return 100 * right / total
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -102,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--evaluate", action="store_true", help="accuracy on the test images")
     parser.add_argument("--dataset", help="default: by the classes of the checkpoint")
     parser.add_argument("--data_dir")
+    parser.add_argument("--max_images", type=int, help="only the first test images")
     parser.add_argument("--calibrate", type=int, default=0, metavar="BATCHES",
                         help="fill batch_stats from so many training batches first")  # fmt: skip
     return parser
@@ -163,9 +152,11 @@ def _evaluate(args: argparse.Namespace, dataset: str, apply_fn, variables) -> No
         chosen = (batch for batch, _ in zip(images, range(args.calibrate), strict=False))
         variables = calibrate(apply_fn, variables, chosen, train=True)
         statistics = f"statistics of {args.calibrate} training batches"
-    data = load_images(dataset, "test", args.data_dir)
-    value = accuracy(apply_fn, variables, data)
-    print(f"{dataset}: {value:.2f} % of {len(data)} test images right ({statistics})")
+    data = load_eval_images(
+        dataset, "test", args.data_dir, batch_size=_BATCH, max_images=args.max_images
+    )
+    value = 100 * accuracy(apply_fn, variables, data)
+    print(f"{dataset}: {value:.2f} % of {data.num_images} test images right ({statistics})")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
     import ppuda_jax as pj
 
     graph = pj.trace(apply_fn, variables, inputs)
-    params = pj.predict_params(apply_fn, graph, ghn=pj.load_ghn("runs/ghn2-digits"))
+    params = pj.predict_params(apply_fn, graph)
 
 A reimplementation of "Parameter Prediction for Unseen Deep Architectures" (Knyazev et al.,
 NeurIPS 2021, arXiv 2110.13100) in which one compiled program serves a million architectures.
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from ppuda_jax.calibration import calibrate as calibrate
     from ppuda_jax.checkpoints import load_ghn as load_ghn
     from ppuda_jax.checkpoints import save_ghn as save_ghn
+    from ppuda_jax.evaluation import accuracy as accuracy
+    from ppuda_jax.evaluation import load_eval_images as load_eval_images
     from ppuda_jax.ghn.config import GHNConfig as GHNConfig
     from ppuda_jax.ghn.loaded import LoadedGHN as LoadedGHN
     from ppuda_jax.ghn.model import GHN as GHN
@@ -36,12 +38,14 @@ _MODULES = {
     "GHN": "ghn.model",
     "GHNConfig": "ghn.config",
     "LoadedGHN": "ghn.loaded",
+    "accuracy": "evaluation",
     "build_model": "nets.zoo",
     "build_network": "nets.network",
     "calibrate": "calibration",
     "describe": "graphs.describe",
     "draw_graph": "visualization",
     "init_theta": "ghn.model",
+    "load_eval_images": "evaluation",
     "load_ghn": "checkpoints",
     "load_split": "archs.hdf5",
     "network_graph": "graphs.records",

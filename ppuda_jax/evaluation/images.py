@@ -14,6 +14,7 @@ Legend: `c` calibration images, `b` evaluated images of a batch, `s` image side.
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -151,7 +152,7 @@ def load_eval_images(
     part: images_lib.Split = "test",
     data_dir: str | None = None,
     calibration_images: int = 0,
-    **options,
+    **options: Any,
 ) -> EvalImages:
     """Loads a dataset's validation or test images; see `make_images` for the options.
 

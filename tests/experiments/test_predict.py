@@ -61,6 +61,9 @@ def test_predicts_saves_and_evaluates(checkpoint, tmp_path, capsys):
     loaded = load_params(output)
     assert loaded["Conv_0"]["kernel"].shape == (3, 3, 3, 8)
     assert np.isfinite(loaded["Dense_0"]["kernel"]).all()
+    predict.main([f"--model={HERE}:tiny", checkpoint, "--evaluate", "--dataset=digits",
+                  "--max_images=70"])  # fmt: skip
+    assert "% of 70 test images right" in capsys.readouterr().out
 
 
 def test_what_cannot_be_predicted_is_kept_on_request(checkpoint, tmp_path, capsys):
@@ -79,6 +82,8 @@ def test_what_cannot_be_predicted_is_kept_on_request(checkpoint, tmp_path, capsy
         (["--model=no.such:model"], "cannot be imported"),
         ([f"--model={HERE}:missing"], "cannot be imported"),
         ([f"--model={HERE}:tiny", "--dataset=mnist"], "mnist"),
+        ([f"--model={HERE}:tiny", "--dataset=digits", "--evaluate", "--max_images=0"],
+         "max_images must be at least 2, got 0"),
         ([f"--model={HERE}:tiny", "--dataset=imagenet"], "1000 classes|32x32"),
     ],
 )
