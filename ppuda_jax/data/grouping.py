@@ -11,6 +11,8 @@ import dataclasses
 from collections.abc import Hashable, Mapping
 from typing import Any
 
+import numpy as np
+
 
 @dataclasses.dataclass(frozen=True)
 class Survey:
@@ -34,7 +36,8 @@ class GroupingState:
     Attributes:
         next_index: first architecture that was not looked at.
         pending: architectures that wait for others of their variant, in stream order.
-        rare_skipped: architectures left out because their variant is not trained on.
+        rare_skipped: architectures left out because their variant is not trained on, or not on all
+            of its networks.
         large_skipped: meta-batches left out because of their number of nodes.
         unfit_skipped: meta-batches left out because they had no room for their networks.
     """
@@ -60,6 +63,20 @@ class GroupingState:
         return cls(**{**values, "pending": tuple(values["pending"])})
 
 
+def balanced_shares(counts: Mapping[Hashable, int], balance: float) -> dict[Hashable, float]:
+    """Shares of networks to take so that the frequencies of variants become more even.
+
+    Args:
+        counts: variant -> how many networks of a sample it has, all above zero.
+        balance: exponent; 0 takes every network, 1 as many of each variant.
+
+    Returns:
+        variant -> (least count / count) ** balance.
+    """
+    least = min(counts.values(), default=1)
+    return {variant: (least / count) ** balance for variant, count in counts.items()}
+
+
 @dataclasses.dataclass(frozen=True)
 class Group:
     """M networks of one variant: `indices` [M], in stream order.
@@ -79,7 +96,7 @@ class Grouping:
         self,
         meta_batch_size: int,
         max_nodes: int,
-        variants: frozenset[Hashable] | None = None,
+        shares: Mapping[Hashable, float] | None = None,
         state: GroupingState | None = None,
     ) -> None:
         """Starts at a position of the stream.
@@ -87,12 +104,13 @@ class Grouping:
         Args:
             meta_batch_size: M.
             max_nodes: a meta-batch with more graph nodes is dropped (2200 as published).
-            variants: variants that are trained on; others are skipped and counted.
+            shares: variants that are trained on, with the share of their networks that is taken;
+                others are skipped and counted. All networks of all variants if not given.
             state: position to continue from; its pending architectures must be fed again first.
         """
         state = state or GroupingState()
         self._size, self._max_nodes = meta_batch_size, max_nodes
-        self._variants = variants
+        self._shares = shares
         self._waiting: dict[Hashable, list[Survey]] = {}
         self._next, self._unfit = state.next_index, state.unfit_skipped
         self._rare, self._large = state.rare_skipped, state.large_skipped
@@ -104,7 +122,7 @@ class Grouping:
             ValueError: the architectures do not come in stream order.
         """
         self._next = max(self._next, survey.index + 1)
-        if self._variants is not None and survey.variant not in self._variants:
+        if not self._is_taken(survey):
             self._rare += 1
             return None
         waiting = self._waiting.setdefault(survey.variant, [])
@@ -121,6 +139,11 @@ class Grouping:
             self._large += 1
             return None
         return Group(survey.variant, tuple(s.index for s in waiting), self.state())
+
+    def _is_taken(self, survey: Survey) -> bool:
+        """Draws by the architecture's index, so that a resumed stream decides the same."""
+        share = 1.0 if self._shares is None else self._shares.get(survey.variant, 0.0)
+        return share >= 1.0 or np.random.default_rng((survey.index, 0x7A1C)).random() < share
 
     def state(self) -> GroupingState:
         """Position of the stream, from which a new `Grouping` continues."""

@@ -16,7 +16,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import jax
@@ -79,7 +79,7 @@ class ArchitectureStream:
         num_shards: int = 1,
         host_shards: range | None = None,
         max_nodes: int = 2200,
-        variants: frozenset[Hashable] | None = None,
+        shares: Mapping[Hashable, float] | None = None,
         workers: int | None = None,
         prefetch: int | None = None,
         state: GroupingState | None = None,
@@ -94,7 +94,7 @@ class ArchitectureStream:
             host_shards: the shards that this host gets; all of them if not given. (Each host
                 builds all, so that all leave out the same.)
             max_nodes: larger meta-batches are dropped.
-            variants: variants to keep; all if not given.
+            shares: variants to keep and the share of their networks, see `Grouping`.
             workers: processes; 0 builds in the calling thread.
             prefetch: meta-batches built ahead; twice the workers if not given.
             state: position to continue from.
@@ -114,7 +114,7 @@ class ArchitectureStream:
         self._prefetch = prefetch if prefetch is not None else 2 * workers
         self._pool = WorkerPool(networks, workers)
         state = state or GroupingState()
-        self._grouping = Grouping(meta_batch_size, max_nodes, variants, state)
+        self._grouping = Grouping(meta_batch_size, max_nodes, shares, state)
         self._resumed, self._unfit = state.pending, state.unfit_skipped
         self._next_chunk = state.next_index
         self._surveys: collections.deque[Any] = collections.deque()
@@ -135,8 +135,8 @@ class ArchitectureStream:
                 found[survey.variant].append(survey)
         return sorted(found.items(), key=lambda row: (-len(row[1]), row[1][0].index))
 
-    def restrict(self, variants: frozenset[Hashable], max_nodes: int) -> None:
-        """Keeps these variants only; before the first group is taken.
+    def restrict(self, shares: Mapping[Hashable, float], max_nodes: int) -> None:
+        """Keeps these shares of these variants only; before the first group is taken.
 
         Raises:
             ValueError: groups have already been taken.
@@ -144,7 +144,7 @@ class ArchitectureStream:
         if self._surveys or self._builds or self._grouping.state().pending:
             raise ValueError("the variants of a stream must be chosen before its first group")
         size, state = self._per_shard * self._shards, self._grouping.state()
-        self._grouping = Grouping(size, max_nodes, variants, state)
+        self._grouping = Grouping(size, max_nodes, shares, state)
 
     def example(self, surveys: Sequence[Survey]) -> Any:
         """Arrays [K, S, ...] of networks of one variant: the right shapes, to compile ahead.

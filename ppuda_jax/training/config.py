@@ -66,6 +66,10 @@ class TrainConfig:
     max_variants: int | None = described(
         None, "train on the most frequent executor variants only; others are skipped and counted"
     )
+    variant_balance: float = described(
+        0.0, "evens out how often variants occur: 0 leaves the published distribution, 1 trains "
+        "on as many networks of each variant found at start-up"
+    )
     probe_archs: int = described(
         512, "architectures drawn at start-up to find the variants to compile"
     )
@@ -110,6 +114,8 @@ class TrainConfig:
         _require(0 <= self.lr_warmup < 1, "lr_warmup", "is a fraction of the run", self.lr_warmup)
         _require(0 <= self.average_decay < 1, "average_decay", "must be in [0, 1)",
                  self.average_decay)  # fmt: skip
+        _require(0 <= self.variant_balance <= 1, "variant_balance", "must be in [0, 1]",
+                 self.variant_balance)  # fmt: skip
         smoothing = self.label_smoothing
         _require(0 <= smoothing < 1, "label_smoothing", "must be in [0, 1)", smoothing)
         _require(0 < self.lr_drop <= 1, "lr_drop", "must be in (0, 1]", self.lr_drop)

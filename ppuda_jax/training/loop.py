@@ -18,7 +18,7 @@ import numpy as np
 from flax import serialization
 
 from ppuda_jax import checkpoints, config, parallel
-from ppuda_jax.data.grouping import GroupingState
+from ppuda_jax.data.grouping import GroupingState, balanced_shares
 from ppuda_jax.data.stream import ArchitectureStream, MetaBatches
 from ppuda_jax.memory import keep_freed_memory
 from ppuda_jax.training.clock import Clock
@@ -119,9 +119,10 @@ class _Run:
         """Finds the variants of the first architectures and compiles them side by side."""
         found = self.stream.probe(self.settings.probe_archs)
         chosen = found[: self.settings.max_variants]
-        if self.settings.max_variants is not None:
-            kept = frozenset(variant for variant, _ in chosen)
-            self.stream.restrict(kept, self.settings.max_nodes)
+        if self.settings.max_variants is not None or self.settings.variant_balance:
+            counts = {variant: len(surveys) for variant, surveys in chosen}
+            shares = balanced_shares(counts, self.settings.variant_balance)
+            self.stream.restrict(shares, self.settings.max_nodes)
         steps = range(self.step, self.step + self.settings.steps_per_dispatch)
         batches, rates = self._images_and_rates(steps)
         examples = []

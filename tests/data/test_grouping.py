@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ppuda_jax.data.grouping import Grouping, GroupingState, Survey
+from ppuda_jax.data.grouping import Grouping, GroupingState, Survey, balanced_shares
 
 
 def surveys(count, seed=0):
@@ -40,7 +40,7 @@ def test_meta_batches_that_are_too_large_are_dropped_whole():
 
 def test_other_variants_are_skipped_and_counted():
     stream = surveys(300)
-    grouping = Grouping(4, 10_000, frozenset({"a"}))
+    grouping = Grouping(4, 10_000, {"a": 1.0})
     assert {g.variant for g in groups_of(grouping, stream)} == {"a"}
     assert grouping.state().rare_skipped == sum(s.variant != "a" for s in stream)
 
@@ -65,3 +65,21 @@ def test_order_is_checked():
 def test_foreign_state_is_refused():
     with pytest.raises(ValueError, match="stream position must have the keys"):
         GroupingState.from_dict({"next": 3})
+
+
+def test_balanced_shares_even_out_variants_and_repeat_themselves():
+    stream = surveys(4000)
+    counts = {name: sum(s.variant == name for s in stream) for name in "abc"}
+    assert balanced_shares(counts, 0) == dict.fromkeys("abc", 1.0)
+    kept = {}
+    for balance in (0.5, 1.0):
+        grouping = Grouping(1, 10_000, balanced_shares(counts, balance))
+        kept[balance] = [stream[g.indices[0]].variant for g in groups_of(grouping, stream)]
+        assert grouping.state().rare_skipped == 4000 - len(kept[balance])
+    assert kept[1.0].count("a") == pytest.approx(counts["c"], rel=0.2)
+    assert kept[1.0].count("c") == counts["c"]
+    root = (counts["a"] / counts["c"]) ** 0.5
+    assert kept[0.5].count("a") / kept[0.5].count("c") == pytest.approx(root, rel=0.2)
+    whole = groups_of(Grouping(1, 10_000, balanced_shares(counts, 0.5)), stream)
+    late = Grouping(1, 10_000, balanced_shares(counts, 0.5), whole[50].state)
+    assert groups_of(late, stream[whole[50].state.next_index :]) == whole[51:]

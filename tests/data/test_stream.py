@@ -59,7 +59,7 @@ def test_probe_counts_variants_and_restriction_holds():
         ("variant0", 14), ("variant1", 13), ("variant2", 13),
     ]  # fmt: skip
     assert stream.example(found[0][1])["vector"].shape == (2, 2, 2, 6)
-    stream.restrict(frozenset({"variant1"}), 60)
+    stream.restrict({"variant1": 1.0}, 60)
     assert {g.variant for g in take(stream, 5)} == {"variant1"}
 
 
