@@ -73,8 +73,12 @@ class TrainResult:
 def refuse_other_run(
     settings: TrainConfig, saved: Mapping[str, Any], where: str | os.PathLike[str]
 ) -> None:
-    """Raises ValueError unless `saved` settings (a dict) may be continued with `settings`."""
+    """Raises ValueError unless `saved` settings (a dict) may be continued with `settings`.
+
+    Fields that did not exist when a run was saved had their default.
+    """
     current = config.to_dict(settings)
+    saved = {**config.to_dict(TrainConfig()), **saved}
     keys = sorted((current.keys() | saved.keys()) - _FREE_FIELDS)
     differing = [
         f"{key}: saved {saved.get(key)!r}, now {current.get(key)!r}"

@@ -24,3 +24,11 @@ def test_unknown_saved_settings_are_named():
     saved = {**config.to_dict(toy.settings()), "momentum": 0.9}
     with pytest.raises(ValueError, match=r"momentum: saved 0\.9, now None"):
         refuse_other_run(toy.settings(), saved, "run")
+
+
+def test_settings_newer_than_the_run_had_their_default():
+    saved = config.to_dict(toy.settings())
+    del saved["stratified"], saved["grad_clip"]
+    refuse_other_run(toy.settings(), saved, "run")
+    with pytest.raises(ValueError, match="stratified: saved False, now True"):
+        refuse_other_run(toy.settings(stratified=True), saved, "run")
