@@ -1,4 +1,4 @@
-"""Keeping freed memory in the process, where that is much faster than asking for it again.
+"""Keeping freed memory in the process, and how many programs it has room for.
 
 XLA:CPU allocates a program's temporary memory, hundreds of megabytes for the executor, at every
 call and frees it after. By default glibc maps and unmaps such blocks, and the kernel then clears
@@ -9,6 +9,7 @@ needed: threads with an arena of their own map blocks above 64 MB whatever else 
 from __future__ import annotations
 
 import ctypes
+import pathlib
 import platform
 
 # Parameters of mallopt(3).
@@ -43,6 +44,22 @@ def keep_freed_memory() -> bool:
     libc.malloc_trim(0)
     settings = ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, _NEVER))
     return all([libc.mallopt(name, value) == 1 for name, value in settings])
+
+
+def mapping_limit() -> int | None:
+    """Memory mappings that the system allows a process; None if it does not say.
+
+    XLA:CPU makes about three for every small function of a program, thousands for an executor, and
+    ends the process when there are no more.
+    """
+    limit = pathlib.Path("/proc/sys/vm/max_map_count")
+    return int(limit.read_text()) if limit.exists() else None
+
+
+def mappings() -> int:
+    """Memory mappings of this process; 0 if the system does not say."""
+    maps = pathlib.Path("/proc/self/maps")
+    return maps.read_text().count("\n") if maps.exists() else 0
 
 
 def _glibc() -> ctypes.CDLL | None:

@@ -1,10 +1,13 @@
 """Freed memory stays in the process (glibc only)."""
 
+import mmap
 import platform
 import subprocess
 import sys
 
 import pytest
+
+from ppuda_jax.memory import mapping_limit, mappings
 
 SCRIPT = """
 import ctypes, resource, threading
@@ -49,3 +52,11 @@ def test_a_block_freed_by_a_thread_is_reused_without_page_faults(share, keep):
         assert int(third) > int(first) / 2  # the second call returned the block
     else:
         assert int(second) > int(first) / 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux counts mappings")
+def test_mappings_are_counted():
+    limit, before = mapping_limit(), mappings()
+    assert 0 < before < limit
+    kept = [mmap.mmap(-1, 4096, prot=p) for p in 10 * (mmap.PROT_READ, mmap.PROT_WRITE)]
+    assert before < mappings() <= before + 2 * len(kept)

@@ -110,18 +110,21 @@ def _empty_files(layout: Layout, images):
                             images.dtype) for name, f in layout.files.items()}
 
 
-def _cleared(files: Files, program: Programs, i):
+def _cleared(files: Files, programs: Programs, i):
     """Files that network i - 1 has left behind, with zeros where network i adds its values.
 
     The files of all networks are one buffer: to write all of it for each costs as much as a
     few convolutions, and most networks use less than half.
     """
+    if programs.norm.shape[0] == 1:
+        return files  # nothing to clear, and XLA would run the loops while it compiles
+
     def clear(file, used):
         row = jnp.zeros((1, *file.shape[1:]), file.dtype)
         count = jnp.where(i == 0, 0, used)
         return lax.fori_loop(0, count, lambda r, f: write_rows(f, r, row), file)
 
-    return {name: clear(file, program.registers[name]) for name, file in files.items()}
+    return {name: clear(file, programs.registers[name][i]) for name, file in files.items()}
 
 
 def _run_forward(variant: Variant, layout: Layout, tables: Tables, program: Programs, own, images,
@@ -164,7 +167,7 @@ def logits(variant: Variant, tables: Tables, programs: Programs, images: jax.Arr
     def run(files, i):
         program, own = _one(programs, i), _own(tables, i)
         files, *_ = _run_forward(variant, layout, tables, program, own, images,
-                                 _cleared(files, program, i), None)
+                                 _cleared(files, programs, i), None)
         last = _last(variant, files, program.head)
         return files, head_logits(variant, *own[2:], program.head, last, None)
 
@@ -195,7 +198,7 @@ def mean_loss(variant: Variant, tables: Tables, programs: Programs, images: jax.
     def run(files, i):
         program, own = _one(programs, i), _own(tables, i)
         files, *_ = _run_forward(variant, layout, tables, program, own, images,
-                                 _cleared(files, program, i), None)
+                                 _cleared(files, programs, i), None)
         out = head_logits(variant, *own[2:], program.head, _last(variant, files, program.head),
                           _fold(key, i))
         return files, _score(out, labels, smoothing)
@@ -222,8 +225,8 @@ def _mean_loss_fwd(variant, tables, programs, images, labels, key, smoothing):
         g_mats, g_vecs, files, cotangents, norms = carry
         program, own = _one(programs, i), _own(tables, i)
         files, first, norms = _run_forward(variant, layout, tables, program, own, images,
-                                           _cleared(files, program, i), norms)
-        cotangents = _cleared(cotangents, program, i)
+                                           _cleared(files, programs, i), norms)
+        cotangents = _cleared(cotangents, programs, i)
 
         def tail(states, *params):
             out = head_logits(variant, *params, program.head, states, _fold(key, i))

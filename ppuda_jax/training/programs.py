@@ -17,6 +17,7 @@ from jax.sharding import SingleDeviceSharding
 
 from ppuda_jax import parallel
 from ppuda_jax.data.batches import LoadFn
+from ppuda_jax.memory import mapping_limit, mappings
 from ppuda_jax.training.config import TrainConfig
 from ppuda_jax.training.state import TrainState
 from ppuda_jax.training.step import LossFn, Metrics, make_dispatch, make_step
@@ -59,6 +60,7 @@ class StepPrograms:
         """
         self._builder, self._topology = _Builder(loss_for, load, config), topology
         self._programs: dict[Hashable, Any] = {}
+        self._largest = 0
 
     @property
     def count(self) -> int:
@@ -66,7 +68,11 @@ class StepPrograms:
         return len(self._programs)
 
     def warm_up(self, examples: Sequence[Example]) -> None:
-        """Compiles variants side by side from example arguments (concrete arrays or shapes)."""
+        """Compiles variants side by side from example arguments (concrete arrays or shapes).
+
+        Raises:
+            ValueError: more programs than this process has room for.
+        """
         config = self._builder.config
         workers = config.compile_threads or min(8, os.cpu_count() or 1)
         on_cpu = self._topology.mesh is None and self._topology.devices[0].platform == "cpu"
@@ -89,7 +95,8 @@ class StepPrograms:
             lowered = [(variant, self._lower(variant, args)) for variant, args in examples]
             for job in jobs:
                 job.result()
-        self._programs |= {variant: program.compile() for variant, program in lowered}
+        for variant, program in lowered:
+            self._programs[variant] = self._load(program)
 
     def run(
         self,
@@ -100,7 +107,11 @@ class StepPrograms:
         batches: Any,
         rates: Any,
     ) -> tuple[TrainState, Metrics]:
-        """K steps with networks of `variant`; compiles if it was not warmed up. Donates `state`."""
+        """K steps with networks of `variant`; compiles if it was not warmed up. Donates `state`.
+
+        Raises:
+            ValueError: there is no room to compile another program.
+        """
         args = (state, resident, networks, batches, rates)
         if variant not in self._programs:
             self._programs[variant] = self._compile(variant, args)
@@ -110,7 +121,21 @@ class StepPrograms:
         return self._builder.lower(variant, args, self._topology)
 
     def _compile(self, variant: Hashable, args: tuple[Any, ...]) -> Any:
-        return self._lower(variant, args).compile()
+        return self._load(self._lower(variant, args))
+
+    def _load(self, lowered: Any) -> Any:
+        """Compiles, or refuses where the process would be ended for want of memory mappings."""
+        limit, before = mapping_limit(), mappings()
+        if limit is not None and before + 1.25 * self._largest > limit:
+            raise ValueError(
+                f"this process has room for {self.count} compiled programs: each takes up to "
+                f"{self._largest} memory mappings, {before} of {limit} are in use; train on fewer "
+                f"variants (max_variants={self.count}), or allow more mappings (sysctl -w "
+                f"vm.max_map_count={4 * limit})"
+            )
+        program = lowered.compile()
+        self._largest = max(self._largest, mappings() - before)
+        return program
 
 
 def _shapes(args: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -55,6 +55,19 @@ def test_with_a_cache_on_disk_other_processes_compile(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, found.theta, expected.theta)
 
 
+def test_too_many_programs_are_refused_before_the_process_is_ended(monkeypatch):
+    """XLA:CPU aborts without a mapping left, and nothing could be saved."""
+    in_use = iter([100, 4_000, 4_000, 8_000, 62_000])
+    monkeypatch.setattr("ppuda_jax.training.programs.mappings", lambda: next(in_use))
+    monkeypatch.setattr("ppuda_jax.training.programs.mapping_limit", lambda: 65_530)
+    programs = StepPrograms(toy.loss_for, TASK.images.load, CONFIG, parallel.make_topology(1))
+    args = (make_state(toy.theta(), CONFIG), *arguments(toy.ToyNetworks()))
+    for variant in ("variant0", "variant1"):
+        programs._compile(variant, args)
+    with pytest.raises(ValueError, match=r"up to 4000 .* 62000 of 65530 .*sysctl -w vm\.max_map"):
+        programs.run("variant2", *args)
+
+
 def test_wrong_shapes_do_not_recompile_silently():
     topology = parallel.make_topology(1)
     programs = StepPrograms(toy.loss_for, TASK.images.load, CONFIG, topology)
