@@ -223,6 +223,31 @@ def test_other_images_use_the_same_programs(ghn, evaluator):
     assert twin.programs == evaluator.programs == before
 
 
+def test_variants_compile_ahead_in_the_order_of_use_and_old_ones_go(ghn, evaluator, monkeypatch):
+    """However many variants there are, few of their programs are held at a time."""
+    from ppuda_jax.evaluation import archs
+    from ppuda_jax.evaluation import evaluator as module
+
+    monkeypatch.setattr(module, "_KEPT_VARIANTS", 2)
+    compiled, held = [], []
+    monkeypatch.setattr(archs, "_compile", lambda e, g, net: compiled.append(e.runner_of(net)[0]))
+
+    def evaluate(self, ghn, net):
+        held.append(len(self._runners))
+        return evaluation.NetResult(net.split, net.index, net.name, 1, 0.1, 0.5, 2.3, 8, 0, 0, 0,
+                                    "executor", "")  # fmt: skip
+
+    monkeypatch.setattr(module.Evaluator, "evaluate", evaluate)
+    nets = evaluation.choose_networks("test", 20)
+    settings = evaluation.EvalSettings(num_devices=1, compile_threads=1, memory_limit_gib=64)
+    fresh = evaluation.Evaluator(ghn.config, evaluator.images, settings)
+    evaluation.evaluate_archs(ghn, nets, evaluator.images, evaluator=fresh)
+    variants = [v for v in dict.fromkeys(net.variant for net in nets) if v is not None]
+    assert len(variants) > 5 and len(held) == 20
+    assert [runner._variant for runner in compiled] == variants  # each once, first used first
+    assert max(held) <= 3 and len(fresh._runners) == 3
+
+
 def test_batches_spread_over_devices_give_the_same_result(ghn, evaluator):
     images = evaluation.make_images(arrays(11), "test", batch_size=4)  # three batches, two devices
     net = small_nets(1)[0]

@@ -1,7 +1,8 @@
 """Evaluation of predicted parameters on the splits of DeepNets-1M (paper, section 5.1)."""
 
 from ppuda_jax.evaluation.accuracy import accuracy
-from ppuda_jax.evaluation.evaluator import EvalSettings, Evaluator, evaluate_archs
+from ppuda_jax.evaluation.archs import evaluate_archs
+from ppuda_jax.evaluation.evaluator import EvalSettings, Evaluator
 from ppuda_jax.evaluation.images import EvalImages, load_eval_images, make_images
 from ppuda_jax.evaluation.networks import SPLIT_NAMES, EvalNet, choose_networks
 from ppuda_jax.evaluation.results import NetResult, ResultFile, Summary, summarise, to_csv

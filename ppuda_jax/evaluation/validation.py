@@ -9,7 +9,8 @@ from typing import Any
 
 import jax
 
-from ppuda_jax.evaluation.evaluator import EvalSettings, Evaluator, evaluate_archs
+from ppuda_jax.evaluation.archs import evaluate_archs
+from ppuda_jax.evaluation.evaluator import EvalSettings, Evaluator
 from ppuda_jax.evaluation.images import load_eval_images
 from ppuda_jax.evaluation.networks import EvalNet, choose_networks
 from ppuda_jax.evaluation.results import summarise
