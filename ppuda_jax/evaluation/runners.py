@@ -28,7 +28,7 @@ from ppuda_jax.ghn.loaded import LoadedGHN
 from ppuda_jax.graphs.arch_graph import ArchGraph
 from ppuda_jax.graphs.from_plan import graph_from_plan
 from ppuda_jax.graphs.trace import trace_graph
-from ppuda_jax.nets import ops
+from ppuda_jax.nets import norms
 from ppuda_jax.nets.network import Network
 from ppuda_jax.nets.zoo import build_model
 from ppuda_jax.parallel import Topology, jit_sum
@@ -110,7 +110,7 @@ class ExecutorRunner:
 
     def _score_batch(self, tables, programs, images, labels, weights):
         images = images.astype(self._dtype)
-        with ops.statistics_of_first(self._calibration):
+        with norms.statistics_of_first(self._calibration):
             logits = run.logits(self._variant, tables, programs, images)[0]
         return count_hits(logits, labels, weights)
 
@@ -160,7 +160,7 @@ class NetworkRunner:
         return self._score(params, batch.images, batch.labels, batch.weights)
 
     def _score_batch(self, params, images, labels, weights):
-        with ops.statistics_of_first(self._calibration):
+        with norms.statistics_of_first(self._calibration):
             logits = self._module.apply({"params": params}, images.astype(self._dtype))
         return count_hits(logits.astype(jnp.float32), labels, weights)
 

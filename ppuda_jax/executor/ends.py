@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from ppuda_jax.executor.layout import STEM_KERNELS, Variant
-from ppuda_jax.nets import ops
+from ppuda_jax.nets import norms, ops
 
 
 def padded(rows: jax.Array, count: int) -> jax.Array:
@@ -93,7 +93,7 @@ def stem_maps(variant: Variant, first: jax.Array, kernel: jax.Array, positions: 
     def simple(first):
         width = variant.width
         used = first.shape[-1] // width
-        norm = ops.norm_pool if _halved(variant) else ops.batch_norm
+        norm = norms.norm_pool if _halved(variant) else norms.batch_norm
         x = norm(first, vecs[:used].reshape(-1), vecs[used : 2 * used].reshape(-1), gate)
         parts = jnp.moveaxis(x.reshape(*x.shape[:-1], used, width), -2, 0)
         return padded(parts, slots)

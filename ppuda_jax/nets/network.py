@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from ppuda_jax.archs.genotypes import NetConfig
 from ppuda_jax.archs.op_params import op_params
 from ppuda_jax.archs.plan import Op, Plan, make_plan
-from ppuda_jax.nets import ops
+from ppuda_jax.nets import norms, ops
 from ppuda_jax.types import ParamSpec
 
 _PLAIN = {
@@ -94,7 +94,7 @@ class AuxiliaryHead(nn.Module):
                 return y
             scale = self.param(f"{name}_scale", nn.initializers.ones_init(), y.shape[-1:])
             bias = self.param(f"{name}_bias", nn.initializers.zeros_init(), y.shape[-1:])
-            return ops.batch_norm(y, scale, bias)
+            return norms.batch_norm(y, scale, bias)
 
         stride = 2 if self.large else min(self.window, 3)
         with jax.numpy_dtype_promotion("standard"):  # Flax divides by an integer

@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ppuda_jax.nets import ops
+from ppuda_jax.nets import norms
 
 MOMENTUM = 0.9
 
@@ -30,12 +30,12 @@ class BatchNorm(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, (channels,))
         if not train and self.has_variable("batch_stats", "mean"):
             mean = self.get_variable("batch_stats", "mean")
-            gain = jax.lax.rsqrt(self.get_variable("batch_stats", "var") + ops.EPSILON) * scale
+            gain = jax.lax.rsqrt(self.get_variable("batch_stats", "var") + norms.EPSILON) * scale
             mean, gain, shift = (v.reshape(1, 1, 1, -1) for v in (mean, gain, bias))
             return (x - mean) * gain + shift
         if train and self.is_mutable_collection("batch_stats"):
             self._update(x)
-        return ops.batch_norm(x, scale, bias)
+        return norms.batch_norm(x, scale, bias)
 
     def _update(self, x: jax.Array) -> None:
         channels = x.shape[-1]

@@ -1,0 +1,87 @@
+"""Batches of images: their order, repeats, noise and calibration."""
+
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ppuda_jax import evaluation
+from ppuda_jax.data.images import normalise
+from ppuda_jax.evaluation import runners
+from tests.evaluation.given import arrays
+
+
+def test_batches_are_those_of_the_reference():
+    given = arrays(20)
+    images = evaluation.make_images(given, "test", batch_size=8)
+    assert [batch.size for batch in images.batches] == [8, 8, 8] and images.num_images == 20
+    last = images.batches[-1]
+    np.testing.assert_array_equal(last.weights, [1, 1, 1, 1, 0, 0, 0, 0])
+    np.testing.assert_array_equal(last.labels, np.tile(given.labels[16:], 2))
+    expected = normalise(given.images[16:], given.spec)
+    np.testing.assert_allclose(last.images[:4], expected, rtol=1e-5, atol=1e-6)
+    statistics = [np.mean(x, axis=(0, 1, 2)) for x in (last.images, last.images[:4])]
+    np.testing.assert_allclose(*statistics, rtol=1e-5)
+
+
+def test_all_batches_have_one_size_and_repeats_weigh_nothing():
+    given = arrays(20)
+    images = evaluation.make_images(given, "test", batch_size=8, max_images=11)
+    assert [batch.size for batch in images.batches] == [8, 8]
+    last = images.batches[-1]
+    np.testing.assert_array_equal(last.weights, [1, 1, 1, 0, 0, 0, 0, 0])
+    np.testing.assert_array_equal(last.labels, given.labels[[8, 9, 10, 8, 9, 10, 8, 9]])
+    np.testing.assert_array_equal(last.images[:3], last.images[3:6])
+    assert sum(float(batch.weights.sum()) for batch in images.batches) == images.num_images == 11
+
+
+def test_noise_is_clipped_before_normalisation_and_repeatable():
+    given = arrays(8)
+    spec = given.spec
+    noisy = [evaluation.make_images(given, "test", noise=0.3, seed=s).batches[0].images
+             for s in (0, 0, 1)]
+    np.testing.assert_array_equal(noisy[0], noisy[1])
+    assert not np.array_equal(noisy[0], noisy[2])
+    pixels = np.asarray(noisy[0]) * spec.std[0] + spec.mean[0]
+    assert -1e-5 < pixels.min() < 1e-5 and 1 - 1e-5 < pixels.max() < 1 + 1e-5
+    clean = given.images / 255
+    inside = (clean > 0.45) & (clean < 0.55)
+    assert np.std((pixels - clean)[inside]) == pytest.approx(0.27, abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"batch_size": 1}, "batch_size"), ({"noise": 1.5}, "noise"), ({"max_images": 0}, "max_")],
+)
+def test_wrong_image_options_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        evaluation.make_images(arrays(4), "test", **options)
+
+
+def test_unknown_parts_are_refused():
+    with pytest.raises(ValueError, match="part must be val or test, got 'train'"):
+        evaluation.load_eval_images("digits", "train")
+
+
+def test_calibration_images_stand_before_every_batch_and_weigh_nothing():
+    images = evaluation.load_eval_images(
+        "digits", "test", batch_size=8, max_images=12, calibration_images=5
+    )
+    assert (images.calibration, images.batch_size, images.num_images) == (5, 8, 12)
+    first, last = images.batches
+    assert first.size == last.size == 13
+    np.testing.assert_array_equal(first.images[:5], last.images[:5])
+    np.testing.assert_array_equal(last.weights, [0] * 5 + [1] * 4 + [0] * 4)
+    plain = evaluation.load_eval_images("digits", "test", batch_size=8, max_images=12)
+    np.testing.assert_array_equal(first.images[5:], plain.batches[0].images)
+    np.testing.assert_array_equal(first.labels[5:], plain.batches[0].labels)
+    with pytest.raises(ValueError, match="calibration_images must be 0 or lie in 2 ... 1295"):
+        evaluation.load_eval_images("digits", "test", calibration_images=1)
+
+
+def test_hits_and_loss_leave_repeats_out():
+    logits = jnp.array([[3.0, 2, 1, 0, -1, -2], [0, 1, 2, 3, 4, 5], [9, 0, 0, 0, 0, 0]])
+    sums = runners.count_hits(logits, jnp.array([0, 0, 0]), jnp.array([1.0, 1, 0]))
+    losses = -jax.nn.log_softmax(logits)[:2, 0]
+    np.testing.assert_allclose(sums, [1, 1, float(losses.sum())], rtol=1e-6)

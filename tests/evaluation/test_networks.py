@@ -1,0 +1,61 @@
+"""Which networks a split name stands for."""
+
+
+import numpy as np
+import pytest
+
+from ppuda_jax import evaluation
+from ppuda_jax.archs.sampling import arch_at
+from ppuda_jax.executor.layout import Variant
+
+
+def test_split_networks_are_those_of_the_sampler():
+    nets = evaluation.choose_networks("val", 3)
+    assert [net.index for net in nets] == [0, 1, 2]
+    assert all(net.config == arch_at("val", net.index) for net in nets)
+    assert nets[0].name == "val-0" and nets[0].plan.num_params >= 2_000_000
+
+
+def test_networks_by_index_and_predefined():
+    (net,) = evaluation.choose_networks("wide", indices=[7])
+    assert (net.split, net.index, net.config) == ("wide", 7, arch_at("wide", 7))
+    resnet, vit = evaluation.choose_networks("predefined")
+    assert resnet.name == "resnet50" and resnet.plan is None and resnet.variant is None
+    assert vit.plan.num_params == 1_012_234 and vit.variant == Variant(11, 1, 128, True)
+
+
+def test_few_variants_take_the_most_frequent():
+    nets = evaluation.choose_networks("test", 6, max_variants=2)
+    assert len(nets) == 6 and len({net.variant for net in nets}) <= 2
+
+
+@pytest.mark.parametrize(
+    ("split", "options", "message"),
+    [
+        ("tset", {}, r"split must be one of train, val, .*predefined.*, got 'tset'"),
+        ("predefined", {"indices": [2]}, r"has networks 0\.\.1, got \[2\]"),
+        ("test", {"indices": [500]}, r"has networks 0\.\.499, got \[500\]"),
+        ("wide", {"num": 101}, r"has 100 networks, got num=101"),
+        ("wide", {"num": 0}, r"num must be at least 1"),
+        ("wide", {"num": 1, "indices": [0]}, r"not both"),
+    ],
+)
+def test_wrong_networks_are_refused_with_the_choices(split, options, message):
+    with pytest.raises(ValueError, match=message):
+        evaluation.choose_networks(split, **options)
+
+
+def test_networks_of_a_file(tmp_path):
+    from ppuda_jax.archs.hdf5 import SplitWriter
+
+    path = tmp_path / "nets.hdf5"
+    config = arch_at("val", 0)
+    with SplitWriter(str(path)) as writer:
+        adjacency, nodes = np.triu(np.ones((2, 2), np.uint8), 1), np.zeros((2, 3), np.uint16)
+        writer.write_split("val", iter([(config.to_dict(), adjacency, nodes)]))
+    (net,) = evaluation.choose_networks(str(path))
+    assert (net.split, net.index, net.config) == ("val", 0, config)
+    with pytest.raises(ValueError, match=r"has the splits val, got 'test'"):
+        evaluation.choose_networks(f"{path}:test")
+    with pytest.raises(FileNotFoundError, match="which is missing"):
+        evaluation.choose_networks("nowhere.hdf5")

@@ -1,0 +1,25 @@
+"""Comparison of both forms of a primitive."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ppuda_jax.nets import lowering
+
+RNG = np.random.default_rng(0)
+
+
+def array(*shape):
+    return jnp.asarray(RNG.normal(size=shape), jnp.float32)
+
+
+def assert_forms_agree(function, *arrays):
+    """Values and gradients of both forms, to float32 rounding."""
+    results = []
+    for form in ("taps", "library"):
+        with lowering.lowering(form):
+            value, pull = jax.vjp(function, *arrays)
+            seed = jnp.cos(jnp.arange(value.size, dtype=jnp.float32)).reshape(value.shape)
+            results.append((value, pull(seed)))
+    for ours, theirs in zip(*map(jax.tree.leaves, results), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=2e-5)

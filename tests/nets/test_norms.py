@@ -1,0 +1,70 @@
+"""Norms against their definitions."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ppuda_jax.nets import lowering, norms, ops
+from tests.nets.forms import array
+
+
+def test_batch_norm_gradient_is_autodiff_of_its_definition():
+    def definition(x, scale, bias):
+        mean, variance = x.mean((0, 1, 2), keepdims=True), x.var((0, 1, 2), keepdims=True)
+        normed = (x - mean) / jnp.sqrt(variance + norms.EPSILON)
+        return normed * scale[None, None, None] + bias[None, None, None]
+
+    x, scale, bias, seed = array(3, 4, 4, 5), array(5), array(5), array(3, 4, 4, 5)
+    ours, pull = jax.vjp(norms.batch_norm, x, scale, bias)
+    theirs, expected = jax.vjp(definition, x, scale, bias)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+    for a, b in zip(pull(seed), expected(seed), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+
+
+def test_batch_norm_switched_off_is_the_identity():
+    x, seed = array(2, 3, 3, 4), array(2, 3, 3, 4)
+    value, pull = jax.vjp(lambda x, s, b: norms.batch_norm(x, s, b, 0.0), x, array(4), array(4))
+    np.testing.assert_array_equal(value, x)
+    g_x, g_scale, g_bias = pull(seed)
+    np.testing.assert_array_equal(g_x, seed)
+    assert not g_scale.any() and not g_bias.any()
+
+
+def test_batch_norm_keeps_the_dtype_and_computes_in_float32():
+    x = (1000 + array(64, 8, 8, 2)).astype(jnp.bfloat16)
+    out = norms.batch_norm(x, jnp.ones(2), jnp.zeros(2))
+    assert out.dtype == jnp.bfloat16
+    assert abs(float(out.astype(jnp.float32).mean())) < 0.1
+
+
+@pytest.mark.parametrize("size", [7, 8])
+@pytest.mark.parametrize("enabled", [0.0, 1.0])
+def test_norm_and_pool_in_one_equal_one_after_the_other(size, enabled):
+    x, g = (array(4, n, n, 16) for n in (size, -(-size // 2)))
+    scale, bias = array(16), array(16)  # some scales are negative
+
+    def apart(x, scale, bias):
+        return ops.stem_pool((), norms.batch_norm(x, scale, bias, enabled))
+
+    with lowering.lowering("taps"):
+        want, pull = jax.vjp(apart, x, scale, bias)
+        got, pull_got = jax.vjp(lambda *a: norms.norm_pool(*a, enabled), x, scale, bias)
+    assert (scale < 0).any() and (scale > 0).any()
+    np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-6)
+    for a, b in zip(pull_got(g), pull(g), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+def test_statistics_of_the_first_images():
+    x = array(6, 3, 3, 2)
+    expected = norms.batch_statistics(x[:4])
+    with norms.statistics_of_first(4):
+        first = norms.batch_statistics(x)
+        with norms.statistics_of_first(0):
+            everything = norms.batch_statistics(x)
+        again = jax.jit(norms.batch_norm)(x, jnp.ones(2), jnp.zeros(2))
+    np.testing.assert_array_equal(first, expected)
+    np.testing.assert_array_equal(everything, norms.batch_statistics(x))
+    np.testing.assert_allclose(jnp.mean(again[:4], axis=(0, 1, 2)), 0, atol=1e-6)
