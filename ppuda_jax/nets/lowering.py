@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 from collections.abc import Iterator
 from typing import Literal
 
@@ -104,19 +105,30 @@ def _canonical_conv_bwd(stride, pad, residuals, g):
     taps, size = kernel.shape[:2], x.shape[1:3]
     whole = [max(-(-(size[i] + 2 * pad[i]) // stride[i]),
                  g.shape[i + 1] + (taps[i] - 1) // stride[i]) for i in (0, 1)]
-    padded = jnp.pad(x, [(0, 0), *((pad[i], whole[i] * stride[i] - size[i] - pad[i])
-                                   for i in (0, 1)), (0, 0)])
     g_phases, g_kernel = [], jnp.zeros_like(kernel)
-    for i in range(stride[0]):
-        for j in range(stride[1]):
-            phase = (slice(i, None, stride[0]), slice(j, None, stride[1]))
-            part = kernel[phase]
-            g_phases.append(_input_pullback(part, g, (0, 0), whole))
-            reach = [slice(g.shape[a + 1] + part.shape[a] - 1) for a in (0, 1)]
-            view = padded[(slice(None), *phase)][(slice(None), *reach)]
-            g_kernel = g_kernel.at[phase].set(_kernel_pullback(view, g, [(0, 0), (0, 0)]))
+    for phase in itertools.product(range(stride[0]), range(stride[1])):
+        own = tuple(slice(phase[i], None, stride[i]) for i in (0, 1))
+        part = kernel[own]
+        g_phases.append(_input_pullback(part, g, (0, 0), whole))
+        views, sides = zip(*(_phase_of_input(size[i], pad[i], stride[i], phase[i],
+                                             g.shape[i + 1] + part.shape[i] - 1)
+                             for i in (0, 1)), strict=True)
+        g_part = _kernel_pullback(x[(slice(None), *views)], g, sides)
+        g_kernel = g_kernel.at[own].set(g_part)
     inside = [slice(pad[i], pad[i] + size[i]) for i in (0, 1)]
     return interleave(g_phases, stride)[(slice(None), *inside)], g_kernel
+
+
+def _phase_of_input(size, pad, stride, phase, reach):
+    """Pixels phase, phase + stride, ... of a padded axis, ``reach`` of them: slice and padding.
+
+    The padding is left to the convolution: Eigen is up to three times faster with some than with
+    none.
+    """
+    before = max(0, -(-(pad - phase) // stride))
+    first = phase + stride * before - pad
+    inside = min(len(range(first, size, stride)), reach - before)
+    return (slice(first, first + stride * inside, stride), (before, reach - before - inside))
 
 
 def _input_pullback(kernel, g, pad, size):
