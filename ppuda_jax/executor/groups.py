@@ -20,6 +20,7 @@ from jax import lax
 from ppuda_jax.executor.branches import pullback
 from ppuda_jax.executor.ends import padded
 from ppuda_jax.executor.layout import Group
+from ppuda_jax.nets.norms import apply_affine, batch_norm_pullback, batch_statistics
 
 Files = Mapping[str, jax.Array]
 
@@ -89,7 +90,7 @@ def run_group(group: Group, code: jax.Array, count: jax.Array, mats: jax.Array, 
                 read_rows(source, read, branch.sources), gate)
 
         def affine(x):
-            mean, inverse = norms.batch_statistics(x)
+            mean, inverse = batch_statistics(x)
             scale, bias = read_rows(vecs, vec + norm, 2)
             gain = inverse * scale
             return mean, inverse, gain, bias - mean * gain
@@ -103,7 +104,7 @@ def run_group(group: Group, code: jax.Array, count: jax.Array, mats: jax.Array, 
         if norms is not None:
             norms = Norms(write_rows(norms.maps, slot, x[None]),
                           write_rows(norms.statistics, slot, jnp.stack(statistics)[None]))
-        y = norms.apply_affine(x, gain, shift)
+        y = apply_affine(x, gain, shift)
         return write_rows(target, write, read_rows(target, write, 1) + y[None]), norms
 
     target, norms = lax.fori_loop(0, count, body, (files[group.target], norms))
@@ -154,7 +155,7 @@ def pull_group(group: Group, code: jax.Array, count: jax.Array, mats: jax.Array,
         def through_norm(g):
             mean, inverse = _row(norms.statistics, slot)
             scale = _row(vecs, vec + norm)
-            g, g_scale, g_bias = norms.batch_norm_pullback(
+            g, g_scale, g_bias = batch_norm_pullback(
                 _row(norms.maps, slot), mean, inverse, scale, g)
             return g, jnp.stack([g_scale, g_bias])
 
