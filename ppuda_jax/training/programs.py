@@ -88,15 +88,18 @@ class StepPrograms:
         context = multiprocessing.get_context("spawn")
         with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context) as pool:
             flags = dict(jax.config.values)
-            jobs = [
-                pool.submit(_compile_into_cache, flags, self._builder, variant, _shapes(args))
-                for variant, args in examples
-            ]
-            lowered = [(variant, self._lower(variant, args)) for variant, args in examples]
-            for job in jobs:
-                job.result()
-        for variant, program in lowered:
-            self._programs[variant] = self._load(program)
+            # The first ones tell whether there is room for all, before most are compiled.
+            for group in (examples[:workers], examples[workers:]):
+                jobs = [
+                    pool.submit(_compile_into_cache, flags, self._builder, variant, _shapes(args))
+                    for variant, args in group
+                ]
+                lowered = [(variant, self._lower(variant, args)) for variant, args in group]
+                for job in jobs:
+                    job.result()
+                for variant, program in lowered:
+                    left = len(examples) - self.count
+                    self._programs[variant] = self._load(program, left)
 
     def run(
         self,
@@ -123,15 +126,22 @@ class StepPrograms:
     def _compile(self, variant: Hashable, args: tuple[Any, ...]) -> Any:
         return self._load(self._lower(variant, args))
 
-    def _load(self, lowered: Any) -> Any:
-        """Compiles, or refuses where the process would be ended for want of memory mappings."""
+    def _load(self, lowered: Any, planned: int = 1) -> Any:
+        """Compiles, or refuses where the process would be ended for want of memory mappings.
+
+        Args:
+            lowered: the first of them.
+            planned: how many more programs the process is to hold, this one included.
+        """
         limit, before = mapping_limit(), mappings()
-        if limit is not None and before + 1.25 * self._largest > limit:
+        each = 1.25 * self._largest
+        if limit is not None and before + planned * each > limit:
+            room = self.count + int((limit - before) / each)
             raise ValueError(
-                f"this process has room for {self.count} compiled programs: each takes up to "
-                f"{self._largest} memory mappings, {before} of {limit} are in use; train on fewer "
-                f"variants (max_variants={self.count}), or allow more mappings (sysctl -w "
-                f"vm.max_map_count={4 * limit})"
+                f"this process has room for {room} compiled programs, {self.count + planned} are "
+                f"wanted: each takes up to {self._largest} memory mappings, {before} of {limit} "
+                f"are in use; train on fewer variants (max_variants={room}), or allow more "
+                f"mappings (sysctl -w vm.max_map_count={4 * limit})"
             )
         program = lowered.compile()
         self._largest = max(self._largest, mappings() - before)

@@ -68,6 +68,21 @@ def test_too_many_programs_are_refused_before_the_process_is_ended(monkeypatch):
         programs.run("variant2", *args)
 
 
+@pytest.mark.usefixtures("cache_settings_restored")
+def test_too_many_programs_are_refused_before_all_are_compiled(tmp_path, monkeypatch):
+    in_use = iter([100, 4_100, 4_100])
+    monkeypatch.setattr("ppuda_jax.training.programs.mappings", lambda: next(in_use))
+    monkeypatch.setattr("ppuda_jax.training.programs.mapping_limit", lambda: 14_200)
+    config = dataclasses.replace(CONFIG, compilation_cache=str(tmp_path), compile_threads=2)
+    compilation.use_cache(tmp_path)
+    programs = StepPrograms(toy.loss_for, TASK.images.load, config, parallel.make_topology(1))
+    args = (make_state(toy.theta(), CONFIG), *arguments(toy.ToyNetworks()))
+    args = parallel.replicate(args, parallel.make_topology(1))
+    with pytest.raises(ValueError, match="room for 3 compiled programs, 9 are wanted"):
+        programs.warm_up([(f"variant{i}", args) for i in range(9)])
+    assert programs.count == 1
+
+
 def test_wrong_shapes_do_not_recompile_silently():
     topology = parallel.make_topology(1)
     programs = StepPrograms(toy.loss_for, TASK.images.load, CONFIG, topology)
