@@ -102,14 +102,14 @@ class Bench:
         self.inputs = parallel.replicate((batch, rate), self.topology)
         self.predictors: dict[Any, tuple[Any, Any]] = {}
 
-    def stream(self, variants: frozenset | None, first: int) -> Any:
+    def stream(self, shares: dict | None, first: int) -> Any:
         """Meta-batches of the architectures from number `first` on, built in this thread."""
         from ppuda_jax.data.grouping import GroupingState
         from ppuda_jax.data.stream import ArchitectureStream
 
         return ArchitectureStream(
             self.task.networks, meta_batch_size=self.settings.meta_batch_size, workers=0,
-            prefetch=0, variants=variants, state=GroupingState(next_index=first),
+            prefetch=0, shares=shares, state=GroupingState(next_index=first),
         )  # fmt: skip
 
     def warm_up(self) -> tuple[WarmUp, frozenset]:
@@ -316,7 +316,7 @@ def main(argv: list[str]) -> None:
     print(f"warm-up: {warm_up.compiled} of {warm_up.found} variants compiled in "
           f"{warm_up.seconds:.1f} s ({warm_up.cache_hits} from the cache); they run "
           f"{warm_up.covered:.1%} of the networks\n", flush=True)  # fmt: skip
-    stream = bench.stream(variants, _PROBE.value)
+    stream = bench.stream(dict.fromkeys(variants, 1.0), _PROBE.value)
     calls, seconds, builds, groups = bench.compiles.calls, [], [], []
     kept = max(_BREAKDOWN.value, _PEER_ARCHS.value if _PEER.value else 0) // _META_BATCH.value
     for _ in range(-(-_NUM_ARCHS.value // _META_BATCH.value)):
