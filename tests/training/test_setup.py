@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from ppuda_jax.checkpoints import load_ghn
 from ppuda_jax.ghn import config as ghn_configs
 from ppuda_jax.training import setup
 from ppuda_jax.training.config import TrainConfig
@@ -44,3 +45,11 @@ def test_equal_settings_start_equal():
     leaves = [np.concatenate([np.ravel(x) for x in jax.tree.leaves(t)]) for t in thetas]
     np.testing.assert_array_equal(leaves[0], leaves[1])
     assert not np.array_equal(leaves[0], leaves[2])
+
+
+def test_a_run_can_start_from_a_given_hypernetwork():
+    settings = TrainConfig(dataset="digits", batch_size=16, init_from="ghn2-cifar10")
+    given = load_ghn("ghn2-cifar10").theta
+    jax.tree.map(np.testing.assert_array_equal, setup.deepnets_task(settings).theta, given)
+    with pytest.raises(ValueError, match="'ghn2-cifar10' is another hypernetwork .* --hidden"):
+        setup.deepnets_task(dataclasses.replace(settings, hidden=8))
