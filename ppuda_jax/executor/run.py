@@ -162,6 +162,10 @@ def logits(variant: Variant, tables: Tables, programs: Programs, images: jax.Arr
     Returns:
       Logits, float32 [M, B, K].
     """
+    return _logits(variant, tables, programs, images, None)
+
+
+def _logits(variant, tables, programs, images, key):
     layout = layout_of(variant)
 
     def run(files, i):
@@ -169,7 +173,7 @@ def logits(variant: Variant, tables: Tables, programs: Programs, images: jax.Arr
         files, *_ = _run_forward(variant, layout, tables, program, own, images,
                                  _cleared(files, programs, i), None)
         last = _last(variant, files, program.head)
-        return files, head_logits(variant, *own[2:], program.head, last, None)
+        return files, head_logits(variant, *own[2:], program.head, last, _fold(key, i))
 
     files = _empty_files(layout, images)
     return lax.scan(run, files, jnp.arange(programs.norm.shape[0]))[1]
@@ -193,18 +197,8 @@ def mean_loss(variant: Variant, tables: Tables, programs: Programs, images: jax.
     Returns:
       The loss, and per network ``loss`` [M] and ``accuracy`` [M].
     """
-    layout = layout_of(variant)
-
-    def run(files, i):
-        program, own = _one(programs, i), _own(tables, i)
-        files, *_ = _run_forward(variant, layout, tables, program, own, images,
-                                 _cleared(files, programs, i), None)
-        out = head_logits(variant, *own[2:], program.head, _last(variant, files, program.head),
-                          _fold(key, i))
-        return files, _score(out, labels, smoothing)
-
-    files = _empty_files(layout, images)
-    losses, accuracies = lax.scan(run, files, jnp.arange(programs.norm.shape[0]))[1]
+    out = _logits(variant, tables, programs, images, key)
+    losses, accuracies = jax.vmap(lambda row: _score(row, labels, smoothing))(out)
     return jnp.mean(losses), {"loss": losses, "accuracy": accuracies}
 
 
@@ -237,7 +231,8 @@ def _mean_loss_fwd(variant, tables, programs, images, labels, key, smoothing):
                                   has_aux=True)
         g_states, *g_head = pull(jnp.ones(()))
         last = f"s{variant.stages - 1}"
-        cotangents[last] = write_rows(cotangents[last], program.head[0], g_states)
+        g_last = write_rows(cotangents[last], program.head[0], g_states)
+        cotangents = {**cotangents, last: g_last}
         for group in reversed(layout.groups):
             m, v = group.mats, group.vecs
             cotangents, gm, gv = pull_group(

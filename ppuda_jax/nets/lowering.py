@@ -5,7 +5,7 @@ convolutions and ``select_and_scatter`` slowly, and the executor puts every oper
 loop. So each primitive here has two forms with equal results:
 
 * ``"taps"`` (default on CPU): canonical convolutions with hand-written gradients, depthwise
-  convolutions and pools as sums or maxima over shifted slices.
+  convolutions and pools (``pools.py``) as sums or maxima over shifted slices.
 * ``"library"`` (default on GPU and TPU): ``lax`` convolutions and ``reduce_window``.
 
 Shapes: ``B`` images, ``H, W`` pixels, ``C`` channels; arrays are NHWC, kernels HWIO.
@@ -72,7 +72,19 @@ def conv(x: jax.Array, kernel: jax.Array, stride: tuple[int, int] = (1, 1),
         return pointwise(x[:, :: stride[0], :: stride[1]], kernel[0, 0])
     if current_form() == "library":
         return _conv(x, kernel, stride, [(p, p) for p in pad])
+    if (kh, kw) == stride:
+        return _patches(x, kernel, pad)
     return _canonical_conv(x, kernel, stride, pad)
+
+
+def _patches(x, kernel, pad):
+    """Convolution whose stride is its kernel's size: a matrix product of separate patches."""
+    kh, kw = kernel.shape[:2]
+    rows, cols = (x.shape[1] + 2 * pad[0]) // kh, (x.shape[2] + 2 * pad[1]) // kw
+    padded = jnp.pad(x, ((0, 0), (pad[0],) * 2, (pad[1],) * 2, (0, 0)))
+    patches = padded[:, : rows * kh, : cols * kw].reshape(x.shape[0], rows, kh, cols, kw, -1)
+    patches = patches.swapaxes(2, 3).reshape(x.shape[0], rows, cols, -1)
+    return pointwise(patches, kernel.reshape(-1, kernel.shape[-1]))
 
 
 def _conv(x, kernel, stride, padding):

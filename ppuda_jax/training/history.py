@@ -35,10 +35,6 @@ def with_history(ghn: LoadedGHN) -> LoadedGHN:
         return ghn
     record = checkpoints.read_record(checkpoints.checkpoint_in(folder))
     settings = config.from_dict(TrainConfig, record["settings"])
-    earlier = []
-    if settings.init_from is not None:
-        start = with_history(checkpoints.load_ghn(settings.init_from))
-        earlier = start.metadata.get("training", [])
     defaults = config.to_dict(TrainConfig())
     changed = {
         name: value
@@ -54,6 +50,7 @@ def with_history(ghn: LoadedGHN) -> LoadedGHN:
         "seconds": round(float(record["elapsed_s"])),
         "curve": _curve(folder / "metrics.jsonl", steps),
     }
+    earlier = ghn.metadata.get("training", [])  # of the hypernetwork that the run started from
     return dataclasses.replace(ghn, metadata={**ghn.metadata, "training": [*earlier, run]})
 
 

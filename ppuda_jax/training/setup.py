@@ -14,8 +14,10 @@ from ppuda_jax.data.batches import training_images
 from ppuda_jax.executor.variants import variant_of
 from ppuda_jax.ghn import config as ghn_configs
 from ppuda_jax.ghn.config import GHNConfig
+from ppuda_jax.ghn.loaded import LoadedGHN
 from ppuda_jax.ghn.model import init_theta
 from ppuda_jax.training.config import TrainConfig
+from ppuda_jax.training.history import with_history
 from ppuda_jax.training.meta_batch import build_meta_batch
 from ppuda_jax.training.objective import meta_loss
 from ppuda_jax.training.step import LossFn
@@ -72,23 +74,26 @@ def deepnets_task(settings: TrainConfig, evaluate: EvaluateFn | None = None) -> 
         "num_classes": spec.num_classes,
         "image_size": spec.image_size,
     }
-    theta = _first_theta(settings, ghn)
+    if settings.init_from is None:
+        theta = init_theta(ghn, jax.random.key(settings.seed))
+    else:
+        given = _given(settings.init_from, ghn)
+        theta = given.theta
+        metadata["training"] = given.metadata.get("training", [])
     record = checkpoints.ghn_record(ghn, metadata)
     loss = functools.partial(_loss_for, ghn, settings)
     return Task(networks, loss, images, theta, record, evaluate)
 
 
-def _first_theta(settings: TrainConfig, ghn: GHNConfig) -> Any:
-    """Random parameters, or those of the hypernetwork that the settings name."""
-    if settings.init_from is None:
-        return init_theta(ghn, jax.random.key(settings.seed))
-    loaded = checkpoints.load_ghn(settings.init_from)
-    if loaded.config != ghn:
+def _given(name: str, ghn: GHNConfig) -> LoadedGHN:
+    """The hypernetwork that a run starts from, with how it was trained."""
+    given = with_history(checkpoints.load_ghn(name))
+    if given.config != ghn:
         raise ValueError(
-            f"init_from={settings.init_from!r} is another hypernetwork than the run's: it is "
-            f"{loaded.config}, the run's is {ghn}; choose --model, --hidden and --dataset to match"
+            f"init_from={name!r} is another hypernetwork than the run's: it is {given.config}, "
+            f"the run's is {ghn}; choose --model, --hidden and --dataset to match"
         )
-    return loaded.theta
+    return given
 
 
 def _loss_for(ghn: GHNConfig, settings: TrainConfig, variant: Hashable) -> LossFn:

@@ -14,12 +14,12 @@ from ppuda_jax.training.history import with_history
 GHN = GHNConfig(hid=4, max_shape=(8, 8, 3, 3), virtual_edges=50, layernorm=True)
 
 
-def make_run(folder, lines: int, steps: int, **settings) -> str:
+def make_run(folder, lines: int, steps: int, earlier=(), **settings) -> str:
     """A run's folder with a metrics line every ten steps and a checkpoint."""
     options = TrainConfig(meta_batch_size=2, workdir=str(folder), data_dir="/here", **settings)
     saved = checkpoints.RunCheckpoints(str(folder))
     record = {
-        **checkpoints.ghn_record(GHN, {"dataset": "digits"}),
+        **checkpoints.ghn_record(GHN, {"dataset": "digits", "training": list(earlier)}),
         "settings": config.to_dict(options), "step": steps, "elapsed_s": 12.3,
     }  # fmt: skip
     saved.save("last", steps, init_theta(GHN, jax.random.key(0)), {"step": steps}, record)
@@ -34,7 +34,8 @@ def make_run(folder, lines: int, steps: int, **settings) -> str:
 
 def test_a_run_and_the_run_it_started_from(tmp_path):
     first = make_run(tmp_path / "first", lines=130, steps=1200)
-    second = make_run(tmp_path / "second", lines=3, steps=30, init_from=first, grad_clip=1.0)
+    earlier = with_history(checkpoints.load_ghn(first)).metadata["training"]
+    second = make_run(tmp_path / "second", 3, 30, earlier, init_from="gone", grad_clip=1.0)
     history = with_history(checkpoints.load_ghn(second)).metadata["training"]
     assert [run["steps"] for run in history] == [1200, 30]
     assert [run["networks"] for run in history] == [2400, 60]

@@ -49,7 +49,8 @@ def test_equal_settings_start_equal():
 
 def test_a_run_can_start_from_a_given_hypernetwork():
     settings = TrainConfig(dataset="digits", batch_size=16, init_from="ghn2-cifar10")
-    given = load_ghn("ghn2-cifar10").theta
-    jax.tree.map(np.testing.assert_array_equal, setup.deepnets_task(settings).theta, given)
+    given, task = load_ghn("ghn2-cifar10"), setup.deepnets_task(settings)
+    jax.tree.map(np.testing.assert_array_equal, task.theta, given.theta)
+    assert task.record["metadata"]["training"] == given.metadata["training"] != []
     with pytest.raises(ValueError, match="'ghn2-cifar10' is another hypernetwork .* --hidden"):
         setup.deepnets_task(dataclasses.replace(settings, hidden=8))
