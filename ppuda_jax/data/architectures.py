@@ -13,10 +13,13 @@ import numpy as np
 from ppuda_jax.archs.genotypes import NetConfig
 from ppuda_jax.archs.hdf5 import NetRecords, load_split
 from ppuda_jax.archs.plan import Plan, make_plan
-from ppuda_jax.archs.sampling import arch_at
+from ppuda_jax.archs.sampling import arch_rng, sample_arch
+from ppuda_jax.archs.splits import get_split
 from ppuda_jax.data.grouping import Survey
 from ppuda_jax.executor.tables import CapacityError
 from ppuda_jax.graphs.from_plan import graph_from_plan
+
+_GOLDEN = (5**0.5 - 1) / 2  # its multiples fill [0, 1) evenly
 
 VariantOf = Callable[[Plan], Hashable]
 Build = Callable[[Sequence[Plan], Any], Any]
@@ -36,6 +39,8 @@ class DeepNets:
         seed: another stream for each.
         path: HDF5 file to read instead of sampling; its networks are gone through in endless
             passes, each in its own order.
+        bnfree_share: share of the sampled networks that have no norm whatever the split says;
+            they are spread evenly over the stream.
     """
 
     variant_of: VariantOf
@@ -45,11 +50,22 @@ class DeepNets:
     num_classes: int = 10
     seed: int = 0
     path: str | None = None
+    bnfree_share: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.path is not None and self.bnfree_share:
+            raise ValueError(
+                f"bnfree_share={self.bnfree_share} is for sampled networks, but they are read from "
+                f"{self.path}; leave one of the two out"
+            )
 
     def config(self, index: int) -> NetConfig:
         """Architecture `index` of the stream."""
         if self.path is None:
-            return arch_at(self.split, index, self.image_size, self.seed)
+            spec = get_split(self.split)
+            if index * _GOLDEN % 1.0 < self.bnfree_share:
+                spec = dataclasses.replace(spec, norm="never")
+            return sample_arch(arch_rng(spec, index, self.seed), spec, self.image_size)
         records = _records(self.path, self.split, self.image_size)
         epoch, position = divmod(index, len(records))
         return records[int(_order(len(records), self.seed, epoch)[position])].config

@@ -59,7 +59,8 @@ def _dense(tracer, act: Act, weight, act_side, weight_side, data_first: bool) ->
     if not ins and not outs and groups:
         return _scaled(tracer, act, weight, act_side, weight_side, data_first)
     kind = "sep_conv" if groups else "conv"
-    canonical = ((*groups, *outs), *_columns(act, ins))
+    contracted = tuple(part for i in act_side[0] for part in act.labels[i])
+    canonical = ((*groups, *outs), *(_patches(contracted, ins) or _columns(act, ins)))
     result = kernel(tracer, act, weight, kind, canonical, labels)
     return dataclasses.replace(result, product=act.product and len(outs) == len(ins) == 1
                                and outs[0].count == ins[0].count <= 32)  # fmt: skip
@@ -67,6 +68,17 @@ def _dense(tracer, act: Act, weight, act_side, weight_side, data_first: bool) ->
 
 def _digits(view: View, axes) -> Axis:
     return tuple(d for i in axes for d in view.axes[i] if d.is_leaf)
+
+
+def _patches(contracted: tuple[Label, ...], ins: Axis) -> tuple[Axis, ...] | None:
+    """Tells height, width and channels of a kernel that meets separate patches of the data."""
+    same = [part.count for part in contracted] == [digit.count for digit in ins]
+    if len(ins) != 3 or len({digit.axis for digit in ins}) != 3 or not same:
+        return None
+    if "c" in (contracted[0].kind, contracted[1].kind):
+        return None
+    height, width, channels = ins
+    return ((channels,), (height,), (width,))
 
 
 def _columns(act: Act, ins: Axis) -> tuple[Axis, ...]:

@@ -63,6 +63,9 @@ class TrainConfig:
     arch_file: str | None = described(
         None, "DeepNets-1M HDF5 file to draw networks from, instead of sampling them"
     )
+    bnfree_share: float = described(
+        0.0, "share of sampled networks made to have no norm, which 3 % have of themselves"
+    )
     max_variants: int | None = described(
         None, "train on the most frequent executor variants only; others are skipped and counted"
     )
@@ -116,6 +119,8 @@ class TrainConfig:
                  self.average_decay)  # fmt: skip
         _require(0 <= self.variant_balance <= 1, "variant_balance", "must be in [0, 1]",
                  self.variant_balance)  # fmt: skip
+        _require(0 <= self.bnfree_share <= 1, "bnfree_share", "must be in [0, 1]",
+                 self.bnfree_share)  # fmt: skip
         smoothing = self.label_smoothing
         _require(0 <= smoothing < 1, "label_smoothing", "must be in [0, 1)", smoothing)
         _require(0 < self.lr_drop <= 1, "lr_drop", "must be in (0, 1]", self.lr_drop)

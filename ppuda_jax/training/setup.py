@@ -68,6 +68,7 @@ def deepnets_task(settings: TrainConfig, evaluate: EvaluateFn | None = None) -> 
         num_classes=spec.num_classes,
         seed=settings.seed,
         path=settings.arch_file,
+        bnfree_share=settings.bnfree_share,
     )
     metadata = {
         "dataset": spec.name,

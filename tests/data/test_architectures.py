@@ -83,3 +83,13 @@ def test_a_file_of_the_reference_is_read():
     nets = DeepNets(variant_of, build, path=str(REFERENCE))
     survey = nets.survey(0)
     assert survey.num_nodes > 20 and survey.variant == variant_of(nets.plan(0))
+
+
+def test_networks_without_norm_are_added_in_the_given_share():
+    more = DeepNets(variant_of, build, seed=5, bnfree_share=0.25)
+    norms = [more.config(i).norm for i in range(200)]
+    assert 50 <= norms.count(None) <= 65
+    same = [i for i in range(200) if more.config(i) == NETS.config(i)]
+    assert len(same) >= 145
+    with pytest.raises(ValueError, match="bnfree_share=0.25.*some.hdf5"):
+        DeepNets(variant_of, build, path="some.hdf5", bnfree_share=0.25)
