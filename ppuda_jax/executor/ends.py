@@ -7,6 +7,7 @@ classes.
 from __future__ import annotations
 
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,100 +26,185 @@ def _stride(variant: Variant) -> int:
     return 1 if variant.image_size == 32 else 4
 
 
+def _early_stride(variant: Variant) -> int:
+    """Stride of each of the first two convolutions of the ImageNet style."""
+    return _stride(variant) // 2 or 1
+
+
 def _halved(variant: Variant) -> bool:
     return variant.size * _stride(variant) != variant.image_size
 
 
-def _simple_convs(variant: Variant, images: jax.Array):
-    def conv(kernel, k):
-        kernel = kernel[:k, :k].astype(images.dtype)
-        return ops.stem_conv((kernel,), images, stride=_stride(variant))
+class Stem(NamedTuple):
+    """Parameters of a stem, or their cotangents.
 
-    return [functools.partial(conv, k=k) for k in STEM_KERNELS]
-
-
-def first_map(variant: Variant, kernel: jax.Array, stem: jax.Array, images: jax.Array
-              ) -> jax.Array:
-    """What a simple stem's convolution gives: [B, H, H, slots * C]; zeros for other stems.
-
-    It is the one expensive map of a stem, so it is kept for the gradient of ``stem_maps``.
-    """
-    if variant.attention:
-        return jnp.zeros((0,), images.dtype)
-    convs = _simple_convs(variant, images)
-    shape = jax.eval_shape(convs[0], kernel)
-    return lax.switch(jnp.minimum(stem[0], len(convs)),
-                      [*convs, lambda _: jnp.zeros(shape.shape, shape.dtype)], kernel)
-
-
-def first_map_pullback(variant: Variant, kernel: jax.Array, stem: jax.Array, images: jax.Array,
-                       g: jax.Array) -> jax.Array:
-    """Cotangent of the kernel, given that of ``first_map``."""
-    if variant.attention:
-        return jnp.zeros_like(kernel)
-
-    def pull(conv, g):
-        return jax.vjp(conv, kernel)[1](g)[0]
-
-    pulls = [functools.partial(pull, conv) for conv in _simple_convs(variant, images)]
-    return lax.switch(jnp.minimum(stem[0], len(pulls)), [*pulls, lambda _: jnp.zeros_like(kernel)],
-                      g)
-
-
-def stem_maps(variant: Variant, first: jax.Array, kernel: jax.Array, positions: jax.Array,
-              mats: jax.Array, vecs: jax.Array, stem: jax.Array, gate: jax.Array,
-              images: jax.Array) -> jax.Array:
-    """The stem's outputs.
-
-    Args:
-      variant: the class of the network (static).
-      first: see ``first_map``.
+    Attributes:
       kernel: the first convolution, see ``run.Tables``.
       positions: positional encoding.
       mats: [STEM_MATS, C, C] further convolutions.
       vecs: [STEM_VECS, C] norms.
+    """
+
+    kernel: jax.Array
+    positions: jax.Array
+    mats: jax.Array
+    vecs: jax.Array
+
+
+class StemMaps(NamedTuple):
+    """What the convolutions of a stem give, before their norms.
+
+    They are kept so that the gradient runs none of them twice. Those that the network's stem does
+    not have are zeros, and empty where no network of the variant has them.
+
+    Attributes:
+      simple: [B, H', H', slots * C], the only one of a simple stem.
+      first: [B, H', H', C / 2], of the ImageNet style.
+      second: [B, H'', H'', C].
+      third: [B, H, H, C].
+    """
+
+    simple: jax.Array
+    first: jax.Array
+    second: jax.Array
+    third: jax.Array
+
+
+def run_stem(variant: Variant, params: Stem, stem: jax.Array, gate: jax.Array, images: jax.Array
+             ) -> tuple[jax.Array, StemMaps]:
+    """Runs the stem.
+
+    Args:
+      variant: the class of the network (static).
+      params: its parameters.
       stem: see ``program.Program``.
       gate: 1 if the network has norms, else 0.
       images: [B, S, S, 3].
 
     Returns:
-      [slots, B, H, H, C].
+      Its outputs [slots, B, H, H, C], and what ``pull_stem`` needs.
     """
-    slots = variant.stem_slots
-    kernel, mats = kernel.astype(images.dtype), mats.astype(images.dtype)
+    none = jnp.zeros((0,), images.dtype)
     if variant.attention:
-        x = ops.patch_conv((kernel,), images)
-        return padded(ops.pos_enc((positions[None],), x)[None], slots)
-
-    def simple(first):
-        width = variant.width
-        used = first.shape[-1] // width
-        norm = norms.norm_pool if _halved(variant) else norms.batch_norm
-        x = norm(first, vecs[:used].reshape(-1), vecs[used : 2 * used].reshape(-1), gate)
-        parts = jnp.moveaxis(x.reshape(*x.shape[:-1], used, width), -2, 0)
-        return padded(parts, slots)
-
+        return _patches(variant, params.kernel, params.positions, images), StemMaps(*[none] * 4)
+    simple, first = lax.switch(stem[0], _first_convs(variant, images), params.kernel)
     if not _halved(variant):
-        return simple(first)
-    published = [functools.partial(_published, variant, kernel, mats, vecs, stem, gate, images, k)
-                 for k in STEM_KERNELS]
-    return lax.switch(jnp.maximum(stem[0] - len(STEM_KERNELS) + 1, 0),
-                      [simple, *(lambda _, run=run: run() for run in published)], first)
+        maps = _simple_outputs(variant, gate, simple, params.vecs)
+        return maps, StemMaps(simple, none, none, none)
+
+    def run_simple(simple, first):
+        del first
+        return _simple_outputs(variant, gate, simple, params.vecs), *zeros
+
+    def run_published(simple, first):
+        del simple
+        second = _second_conv(variant, gate, first, params.mats, params.vecs)
+        third = _third_conv(variant, gate, second, params.mats, params.vecs)
+        return (_published_outputs(variant, stem, gate, second, third, params.mats, params.vecs),
+                second, third)
+
+    _, *shapes = jax.eval_shape(run_published, simple, first)
+    zeros = [jnp.zeros(shape.shape, shape.dtype) for shape in shapes]
+    maps, second, third = lax.cond(_is_published(stem), run_published, run_simple, simple, first)
+    return maps, StemMaps(simple, first, second, third)
 
 
-def _published(variant, kernel, mats, vecs, stem, gate, images, k):
-    """The ImageNet-style stem: three convolutions, the last two after a ReLU."""
-    width = variant.width
-    half, taps, stride = width // 2, mats.reshape(-1, width, width), _stride(variant) // 2 or 1
-    x = ops.stem_conv((kernel[:k, :k, :, :half], vecs[0, :half], vecs[1, :half], gate),
-                      images, stride=stride)
-    second = taps[:9, :half].reshape(3, 3, half, width)
-    x = ops.stem_conv((second, vecs[2], vecs[3], gate), x, stride=stride, relu=True)
-    third = taps[9:18].reshape(3, 3, width, width)
-    y = ops.stem_conv((third, vecs[4], vecs[5], gate), x, stride=2, relu=True)
-    halves = taps[18:20, :, :half].reshape(2, 1, 1, width, half)
+def pull_stem(variant: Variant, params: Stem, stem: jax.Array, gate: jax.Array,
+              images: jax.Array, kept: StemMaps, g: jax.Array) -> Stem:
+    """Cotangents of the parameters, given that of the outputs; see ``run_stem``."""
+    kernel, positions, mats, vecs = params
+    if variant.attention:
+        _, pull = jax.vjp(lambda k, p: _patches(variant, k, p, images), kernel, positions)
+        return Stem(*pull(g), jnp.zeros_like(mats), jnp.zeros_like(vecs))
+
+    def pull_simple(g):
+        _, pull = jax.vjp(lambda x, v: _simple_outputs(variant, gate, x, v), kept.simple, vecs)
+        g_simple, g_vecs = pull(g)
+        return g_simple, jnp.zeros_like(kept.first), jnp.zeros_like(mats), g_vecs
+
+    def pull_published(g):
+        _, last = jax.vjp(functools.partial(_published_outputs, variant, stem, gate),
+                          kept.second, kept.third, mats, vecs)
+        g_second, g_third, *g_last = last(g)
+        _, third = jax.vjp(functools.partial(_third_conv, variant, gate), kept.second, mats, vecs)
+        g_before, *g_later = third(g_third)
+        _, second = jax.vjp(functools.partial(_second_conv, variant, gate), kept.first, mats, vecs)
+        g_first, *g_early = second(g_second + g_before)
+        sums = [sum(parts[1:], parts[0]) for parts in zip(g_last, g_later, g_early, strict=True)]
+        return jnp.zeros_like(kept.simple), g_first, *sums
+
+    if _halved(variant):
+        *g_maps, g_mats, g_vecs = lax.cond(_is_published(stem), pull_published, pull_simple, g)
+    else:
+        *g_maps, g_mats, g_vecs = pull_simple(g)
+
+    def pull_first(conv, g_maps):
+        return jax.vjp(conv, kernel)[1](tuple(g_maps))[0]
+
+    pulls = [functools.partial(pull_first, conv) for conv in _first_convs(variant, images)]
+    return Stem(lax.switch(stem[0], pulls, g_maps), jnp.zeros_like(positions), g_mats, g_vecs)
+
+
+def _is_published(stem: jax.Array) -> jax.Array:
+    return stem[0] >= len(STEM_KERNELS)
+
+
+def _patches(variant: Variant, kernel: jax.Array, positions: jax.Array, images: jax.Array):
+    """The stem of a ViT."""
+    x = ops.patch_conv((kernel.astype(images.dtype),), images)
+    return padded(ops.pos_enc((positions[None],), x)[None], variant.stem_slots)
+
+
+def _first_convs(variant: Variant, images: jax.Array):
+    """First convolutions by kind of stem: kernel -> (``StemMaps.simple``, ``StemMaps.first``)."""
+
+    def conv(kernel, k, published):
+        kernel = kernel[:k, :k].astype(images.dtype)
+        if published:
+            kernel = kernel[..., : variant.width // 2]
+            return ops.stem_conv((kernel,), images, stride=_early_stride(variant))
+        return ops.stem_conv((kernel,), images, stride=_stride(variant))
+
+    def one(kernel, k, published):
+        shape = jax.eval_shape(functools.partial(conv, k=k, published=not published), kernel)
+        if not _halved(variant):
+            shape = jax.ShapeDtypeStruct((0,), images.dtype)
+        own, other = conv(kernel, k, published), jnp.zeros(shape.shape, shape.dtype)
+        return (other, own) if published else (own, other)
+
+    kinds = (False, True) if _halved(variant) else (False,)
+    return [functools.partial(one, k=k, published=kind) for kind in kinds for k in STEM_KERNELS]
+
+
+def _simple_outputs(variant: Variant, gate: jax.Array, simple: jax.Array, vecs: jax.Array):
+    """Norm (and pool) of a simple stem's map."""
+    used = simple.shape[-1] // variant.width
+    norm = norms.norm_pool if _halved(variant) else norms.batch_norm
+    x = norm(simple, vecs[:used].reshape(-1), vecs[used : 2 * used].reshape(-1), gate)
+    parts = jnp.moveaxis(x.reshape(*x.shape[:-1], used, variant.width), -2, 0)
+    return padded(parts, variant.stem_slots)
+
+
+def _second_conv(variant, gate, first, mats, vecs):
+    half = variant.width // 2
+    x = norms.batch_norm(first, vecs[0, :half], vecs[1, :half], gate)
+    kernel = mats[:9, :half].reshape(3, 3, half, variant.width).astype(x.dtype)
+    return ops.stem_conv((kernel,), x, stride=_early_stride(variant), relu=True)
+
+
+def _third_conv(variant, gate, second, mats, vecs):
+    x = norms.batch_norm(second, vecs[2], vecs[3], gate)
+    kernel = mats[9:18].reshape(3, 3, *mats.shape[1:]).astype(x.dtype)
+    return ops.stem_conv((kernel,), x, stride=2, relu=True)
+
+
+def _published_outputs(variant, stem, gate, second, third, mats, vecs):
+    half = variant.width // 2
+    x = norms.batch_norm(second, vecs[2], vecs[3], gate)
+    halves = mats[18:20, None, None, :, :half].astype(x.dtype)
     reduced = ops.factorized_reduce((halves[0], halves[1], vecs[6], vecs[7], gate), x)
     x = jnp.where(stem[3] > 0, reduced, ops.subsample((), x))
+    y = norms.batch_norm(third, vecs[4], vecs[5], gate)
     return padded(jnp.stack([x, y]), variant.stem_slots)
 
 

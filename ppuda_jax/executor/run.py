@@ -21,12 +21,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from ppuda_jax.executor.ends import (
-    first_map,
-    first_map_pullback,
-    head_logits,
-    stem_maps,
-)
+from ppuda_jax.executor.ends import Stem, StemMaps, head_logits, pull_stem, run_stem
 from ppuda_jax.executor.groups import (
     Files,
     Norms,
@@ -86,9 +81,10 @@ class Programs:
     registers: Mapping[str, jax.Array]
 
 
-def _stem_rows(tables: Tables, stem):
+def _stem_of(tables: Tables, own, stem) -> Stem:
     mats, vecs = tables.mats["s0"], tables.vecs["s0"]
-    return read_rows(mats, stem[1], STEM_MATS), read_rows(vecs, stem[2], STEM_VECS)
+    return Stem(own[0], own[1], read_rows(mats, stem[1], STEM_MATS),
+                read_rows(vecs, stem[2], STEM_VECS))
 
 
 def _fold(key, i):
@@ -128,14 +124,14 @@ def _cleared(files: Files, programs: Programs, i):
 
 
 def _run_forward(variant: Variant, layout: Layout, tables: Tables, program: Programs, own, images,
-                 files: Files, norms: Mapping[str, Norms] | None):
-    """Runs the stem and all groups on cleared files: files, the stem's first map, norms.
+                 files: Files, norms: Mapping[str, Norms] | None
+                 ) -> tuple[Files, StemMaps, dict[str, Norms | None]]:
+    """Runs the stem and all groups on cleared files: files, maps of the stem, norms.
 
     Norms are kept in the given buffers, or not at all without.
     """
-    first = first_map(variant, own[0], program.stem, images)
-    maps = stem_maps(variant, first, own[0], own[1], *_stem_rows(tables, program.stem),
-                     program.stem, program.norm, images)
+    maps, stem_maps = run_stem(variant, _stem_of(tables, own, program.stem), program.stem,
+                               program.norm, images)
     files = {**files, "s0": write_rows(files["s0"], 0, maps)}
     kept = {}
     for group in layout.groups:
@@ -143,7 +139,7 @@ def _run_forward(variant: Variant, layout: Layout, tables: Tables, program: Prog
             group, program.forward[group.name], program.forward_count[group.name],
             tables.mats[group.mats], tables.vecs[group.vecs], program.norm, files,
             norms[group.name] if norms else None)
-    return files, first, kept
+    return files, stem_maps, kept
 
 
 def _last(variant: Variant, files, head):
@@ -218,8 +214,8 @@ def _mean_loss_fwd(variant, tables, programs, images, labels, key, smoothing):
     def run(carry, i):
         g_mats, g_vecs, files, cotangents, norms = carry
         program, own = _one(programs, i), _own(tables, i)
-        files, first, norms = _run_forward(variant, layout, tables, program, own, images,
-                                           _cleared(files, programs, i), norms)
+        files, stem_maps, norms = _run_forward(variant, layout, tables, program, own, images,
+                                               _cleared(files, programs, i), norms)
         cotangents = _cleared(cotangents, programs, i)
 
         def tail(states, *params):
@@ -241,17 +237,13 @@ def _mean_loss_fwd(variant, tables, programs, images, labels, key, smoothing):
                 cotangents, g_mats[m], g_vecs[v])
             g_mats, g_vecs = {**g_mats, m: gm}, {**g_vecs, v: gv}
 
-        def stem(first, kernel, positions, mats, vecs):
-            return stem_maps(variant, first, kernel, positions, mats, vecs, program.stem,
-                             program.norm, images)
-
-        _, pull = jax.vjp(stem, first, *own[:2], *_stem_rows(tables, program.stem))
-        g_first, g_kernel, g_positions, gm, gv = pull(cotangents["s0"][: variant.stem_slots])
-        g_kernel += first_map_pullback(variant, own[0], program.stem, images, g_first)
-        g_mats = {**g_mats, "s0": write_rows(g_mats["s0"], program.stem[1], gm)}
-        g_vecs = {**g_vecs, "s0": write_rows(g_vecs["s0"], program.stem[2], gv)}
+        g_stem = pull_stem(
+            variant, _stem_of(tables, own, program.stem), program.stem, program.norm, images,
+            stem_maps, cotangents["s0"][: variant.stem_slots])
+        g_mats = {**g_mats, "s0": write_rows(g_mats["s0"], program.stem[1], g_stem.mats)}
+        g_vecs = {**g_vecs, "s0": write_rows(g_vecs["s0"], program.stem[2], g_stem.vecs)}
         return ((g_mats, g_vecs, files, cotangents, norms),
-                (scores, (g_kernel, g_positions, *g_head)))
+                (scores, (g_stem.kernel, g_stem.positions, *g_head)))
 
     files = _empty_files(layout, images)
     cotangents = jax.tree.map(jnp.zeros_like, files)
