@@ -73,9 +73,8 @@ def _digits(view: View, axes) -> Axis:
 def _patches(contracted: tuple[Label, ...], ins: Axis) -> tuple[Axis, ...] | None:
     """Tells height, width and channels of a kernel that meets separate patches of the data."""
     same = [part.count for part in contracted] == [digit.count for digit in ins]
-    if len(ins) != 3 or len({digit.axis for digit in ins}) != 3 or not same:
-        return None
-    if "c" in (contracted[0].kind, contracted[1].kind):
+    axes = {digit.axis for digit in ins}
+    if not same or len(ins) != 3 or len(axes) != 3 or "c" in [p.kind for p in contracted[:2]]:
         return None
     height, width, channels = ins
     return ((channels,), (height,), (width,))
@@ -116,8 +115,8 @@ def _scaled(tracer, act, weight, act_side, weight_side, data_first) -> Act:
     dropped = set(act_side[0])
     kept = [axis for i, axis in zip((*act_side[1], *free), result.labels, strict=True)
             if i not in dropped]  # fmt: skip
-    kept = kept + extra if data_first else kept[:count] + extra + kept[count:]
-    return dataclasses.replace(result, labels=tuple(kept))
+    labels = kept + extra if data_first else kept[:count] + extra + kept[count:]
+    return dataclasses.replace(result, labels=tuple(labels))
 
 
 def _joined_dense(tracer, act, joined, act_side, weight_side, data_first) -> Act:
@@ -133,10 +132,8 @@ def _joined_dense(tracer, act, joined, act_side, weight_side, data_first) -> Act
 
 
 def _dense_labels(act: Act, weight, act_side, weight_side, data_first: bool) -> Labels:
-    batch = [
-        _as_features(act.labels[i]) if _varies(weight, j) else act.labels[i]
-        for i, j in zip(act_side[1], weight_side[1], strict=True)
-    ]
+    batch = [_as_features(act.labels[i]) if _varies(weight, j) else act.labels[i]
+             for i, j in zip(act_side[1], weight_side[1], strict=True)]  # fmt: skip
     free = [_as_space(act.labels[i], i) for i in _free(len(act.labels), act_side)]
     outs = [axis_labels("c", weight.shape[i]) for i in _free(len(weight.shape), weight_side)]
     return tuple(batch + free + outs if data_first else batch + outs + free)
@@ -262,9 +259,8 @@ def embed(tracer, eqn, table: Weight, index: Act) -> Act:
     """A table looked up by data: a dense layer on one-hot rows."""
     numbers, sizes = eqn.params["dimension_numbers"], eqn.params["slice_sizes"]
     shape, view = tuple(eqn.outvars[0].aval.shape), table.view
-    labels = [
-        axis_labels("b" if i == 0 and len(shape) > 2 else f"s{i}", n) for i, n in enumerate(shape)
-    ]
+    labels = [axis_labels("b" if i == 0 and len(shape) > 2 else f"s{i}", n)
+              for i, n in enumerate(shape)]  # fmt: skip
     for i in numbers.offset_dims:
         labels[i] = axis_labels("c", shape[i])
     looked = tuple(numbers.start_index_map)
@@ -300,10 +296,8 @@ def _two_data(tracer, first: Act, second: Act, sides) -> Act:
 
 
 def _product_labels(first: Labels, second: Labels, sides) -> Labels:
-    batch = [
-        first[i] if first[i] and first[i][0].kind not in "?1" else second[j]
-        for i, j in zip(sides[0][1], sides[1][1], strict=True)
-    ]
+    batch = [first[i] if first[i] and first[i][0].kind not in "?1" else second[j]
+             for i, j in zip(sides[0][1], sides[1][1], strict=True)]  # fmt: skip
     free = [first[i] for i in _free(len(first), sides[0])]
     return tuple(batch + free + [second[i] for i in _free(len(second), sides[1])])
 

@@ -32,12 +32,23 @@ class CompileCounter:
 
 
 def use_cache(folder: str | os.PathLike[str] | None) -> None:
-    """Keeps compiled programs in `folder` between runs; None switches the cache off."""
+    """Keeps compiled programs in `folder` between runs; None switches the cache off.
+
+    Programs lie in a subfolder for this number of processors. XLA:CPU divides loops among those
+    that it sees while it compiles, and JAX would hand a program that was compiled for one
+    processor to a process that has many.
+    """
     if folder is None:
         jax.config.update("jax_enable_compilation_cache", False)
         return
-    path = pathlib.Path(folder).expanduser()
+    path = pathlib.Path(folder).expanduser() / f"processors-{_processors()}"
     path.mkdir(parents=True, exist_ok=True)
     jax.config.update("jax_enable_compilation_cache", True)
     jax.config.update("jax_compilation_cache_dir", str(path))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+def _processors() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
