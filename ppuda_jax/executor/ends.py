@@ -130,7 +130,7 @@ def pull_stem(variant: Variant, params: Stem, stem: jax.Array, gate: jax.Array,
         g_before, *g_later = third(g_third)
         _, second = jax.vjp(functools.partial(_second_conv, variant, gate), kept.first, mats, vecs)
         g_first, *g_early = second(g_second + g_before)
-        sums = [sum(parts[1:], parts[0]) for parts in zip(g_last, g_later, g_early, strict=True)]
+        sums = [a + b + c for a, b, c in zip(g_last, g_later, g_early, strict=True)]
         return jnp.zeros_like(kept.simple), g_first, *sums
 
     if _halved(variant):
