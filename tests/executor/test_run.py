@@ -140,3 +140,22 @@ def test_a_meta_batch_is_its_networks_one_by_one(transformers):
     for plan, tree, logits in zip(plans, params, together, strict=True):
         alone = transformers(plan, tree)[1][0][0]
         np.testing.assert_allclose(logits, alone, atol=1e-5 * float(jnp.abs(alone).max()))
+
+
+def test_bfloat16_has_nearly_the_same_loss_and_gradient(strided):
+    plan = STRIDED["three cells"]
+    params = random_params(plan, seed=3)
+    program, (_, (loss, gradient)) = strided(plan, params)
+    tables = pack_params([program], [params], strided.capacity)
+    programs, images = stack_programs([program]), IMAGES.astype(jnp.bfloat16)
+
+    def short(tables):
+        return run.mean_loss(strided.variant, tables, programs, images, LABELS, None)[0]
+
+    short_loss, short_gradient = jax.jit(jax.value_and_grad(short))(tables)
+    np.testing.assert_allclose(short_loss, loss, rtol=0.02)
+    flat, short_flat = (np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
+                        for tree in (gradient, short_gradient))
+    assert short_flat.dtype == np.float32
+    cosine = flat @ short_flat / np.linalg.norm(flat) / np.linalg.norm(short_flat)
+    assert 0.98 < cosine < 1 - 1e-9
