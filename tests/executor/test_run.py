@@ -142,20 +142,13 @@ def test_a_meta_batch_is_its_networks_one_by_one(transformers):
         np.testing.assert_allclose(logits, alone, atol=1e-5 * float(jnp.abs(alone).max()))
 
 
-def test_bfloat16_has_nearly_the_same_loss_and_gradient(strided):
+def test_bfloat16_has_nearly_the_same_logits(strided):
     plan = STRIDED["three cells"]
     params = random_params(plan, seed=3)
-    program, (_, (loss, gradient)) = strided(plan, params)
+    program, (logits, _) = strided(plan, params)
     tables = pack_params([program], [params], strided.capacity)
-    programs, images = stack_programs([program]), IMAGES.astype(jnp.bfloat16)
-
-    def short(tables):
-        return run.mean_loss(strided.variant, tables, programs, images, LABELS, None)[0]
-
-    short_loss, short_gradient = jax.jit(jax.value_and_grad(short))(tables)
-    np.testing.assert_allclose(short_loss, loss, rtol=0.02)
-    flat, short_flat = (np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
-                        for tree in (gradient, short_gradient))
-    assert short_flat.dtype == np.float32
-    cosine = flat @ short_flat / np.linalg.norm(flat) / np.linalg.norm(short_flat)
-    assert 0.98 < cosine < 1 - 1e-9
+    short = jax.jit(run.logits, static_argnums=0)(
+        strided.variant, tables, stack_programs([program]), IMAGES.astype(jnp.bfloat16))
+    assert short.dtype == jnp.float32
+    deviation = float(jnp.abs(short - logits).max() / jnp.abs(logits).max())
+    assert 1e-6 < deviation < 0.05
