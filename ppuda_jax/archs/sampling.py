@@ -91,11 +91,13 @@ def sample_base(rng: np.random.Generator, split: str | Split = "train") -> NetCo
     return _draw_base(_draws(rng), get_split(split) if isinstance(split, str) else split)
 
 
-def arch_at(split: str, index: int, image_size: int = 32, seed: int = 0) -> NetConfig:
+def arch_at(
+    split: str | Split, index: int, image_size: int = 32, seed: int = 0
+) -> NetConfig:
     """Returns architecture `index` of a split, which depends on nothing else.
 
     Args:
-      split: name of the split.
+      split: name or rules of the split.
       index: any non-negative integer; the sequence has no end.
       image_size: 32 or 224; decides the width, not the architecture.
       seed: another sequence of the same split for each seed.
@@ -103,7 +105,7 @@ def arch_at(split: str, index: int, image_size: int = 32, seed: int = 0) -> NetC
     Returns:
       The network with its width for training or evaluation.
     """
-    spec = get_split(split)
+    spec = get_split(split) if isinstance(split, str) else split
     return sample_arch(arch_rng(spec, index, seed), spec, image_size)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from ppuda_jax.archs.genotypes import NetConfig
 from ppuda_jax.archs.hdf5 import NetRecords, load_split
 from ppuda_jax.archs.plan import Plan, make_plan
-from ppuda_jax.archs.sampling import arch_rng, sample_arch
+from ppuda_jax.archs.sampling import arch_at
 from ppuda_jax.archs.splits import get_split
 from ppuda_jax.data.grouping import Survey
 from ppuda_jax.executor.tables import CapacityError
@@ -65,7 +65,7 @@ class DeepNets:
             spec = get_split(self.split)
             if index * _GOLDEN % 1.0 < self.bnfree_share:
                 spec = dataclasses.replace(spec, norm="never")
-            return sample_arch(arch_rng(spec, index, self.seed), spec, self.image_size)
+            return arch_at(spec, index, self.image_size, self.seed)
         records = _records(self.path, self.split, self.image_size)
         epoch, position = divmod(index, len(records))
         return records[int(_order(len(records), self.seed, epoch)[position])].config

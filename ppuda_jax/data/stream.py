@@ -280,12 +280,17 @@ def _start_worker(networks: Networks) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.nice(5)
     _worker_networks[:] = [networks]
+    end_with_parent()
+
+
+def end_with_parent() -> None:
+    """Makes a worker process end with the process that started it, however that one ends."""
     parent = multiprocessing.parent_process()
     if parent is not None:
-        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+        threading.Thread(target=_end_after, args=(parent,), daemon=True).start()
 
 
-def _end_with(parent: Any) -> None:
+def _end_after(parent: Any) -> None:
     parent.join()
     os._exit(1)
 

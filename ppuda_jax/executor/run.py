@@ -69,6 +69,7 @@ class Programs:
       backward_count: group -> int32 [M].
       stem: int32 [M, 4], head: int32 [M, 3] (see ``program.Program``).
       norm: float32 [M], 1 where a network has norms.
+      registers: file -> int32 [M], registers in use.
     """
 
     forward: Mapping[str, jax.Array]

@@ -115,8 +115,8 @@ def _scaled(tracer, act, weight, act_side, weight_side, data_first) -> Act:
     dropped = set(act_side[0])
     kept = [axis for i, axis in zip((*act_side[1], *free), result.labels, strict=True)
             if i not in dropped]  # fmt: skip
-    labels = kept + extra if data_first else kept[:count] + extra + kept[count:]
-    return dataclasses.replace(result, labels=tuple(labels))
+    kept = kept + extra if data_first else kept[:count] + extra + kept[count:]
+    return dataclasses.replace(result, labels=tuple(kept))
 
 
 def _joined_dense(tracer, act, joined, act_side, weight_side, data_first) -> Act:

@@ -17,6 +17,7 @@ from jax.sharding import SingleDeviceSharding
 
 from ppuda_jax import parallel
 from ppuda_jax.data.batches import LoadFn
+from ppuda_jax.data.stream import end_with_parent
 from ppuda_jax.memory import mapping_limit, mappings
 from ppuda_jax.training.config import TrainConfig
 from ppuda_jax.training.state import TrainState
@@ -86,7 +87,9 @@ class StepPrograms:
 
     def _warm_up_in_processes(self, examples: Sequence[Example], workers: int) -> None:
         context = multiprocessing.get_context("spawn")
-        with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context) as pool:
+        with concurrent.futures.ProcessPoolExecutor(
+            workers, mp_context=context, initializer=end_with_parent
+        ) as pool:
             flags = dict(jax.config.values)
             # The first ones tell whether there is room for all, before most are compiled.
             for group in (examples[:workers], examples[workers:]):

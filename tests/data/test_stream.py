@@ -1,6 +1,12 @@
 """The stream of meta-batches: same result with and without processes, exact continuation."""
 
 import itertools
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
 
 import jax
 import numpy as np
@@ -97,3 +103,35 @@ def test_an_error_names_the_architectures():
     stream = ArchitectureStream(Broken(), meta_batch_size=2, workers=0)
     with pytest.raises(RuntimeError, match=r"architectures \[0, 3\] of the stream cannot be built"):
         next(stream)
+
+
+@pytest.mark.skipif(not pathlib.Path("/proc").is_dir(), reason="needs /proc")
+def test_workers_end_with_a_parent_that_is_killed():
+    code = (
+        "import concurrent.futures, multiprocessing, os, time\n"
+        "from ppuda_jax.data.stream import end_with_parent\n"
+        "if __name__ == '__main__':\n"
+        "    pool = concurrent.futures.ProcessPoolExecutor(\n"
+        "        1, mp_context=multiprocessing.get_context('spawn'), initializer=end_with_parent)\n"
+        "    print(pool.submit(os.getpid).result(), flush=True)\n"
+        "    pool.submit(time.sleep, 600).result()\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    worker = int(parent.stdout.readline())
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()  # a worker that lives on still holds the other end
+    for _ in range(100):
+        if not _runs(worker):
+            return
+        time.sleep(0.1)
+    os.kill(worker, signal.SIGKILL)
+    pytest.fail("the worker outlived its parent")
+
+
+def _runs(pid: int) -> bool:
+    try:
+        state = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"  # ended, and only waits to be collected

@@ -82,3 +82,17 @@ def test_traced_equals_planned(split, form):
         with lowering.lowering(form):
             traced = trace_graph(Network(plan).apply, abstract_params(plan), images)
         assert_same(traced, graph_from_plan(plan))
+
+
+@pytest.mark.parametrize("form", ["taps", "library"])
+def test_a_kernel_of_patches_keeps_its_height_and_width(form):
+    shapes = {"kernel": jax.ShapeDtypeStruct((4, 4, 3, 8), jnp.float32),
+              "head": jax.ShapeDtypeStruct((8, 10), jnp.float32)}  # fmt: skip
+
+    def apply(params, x):
+        return lowering.conv(x, params["kernel"], (4, 4), (0, 0)).mean((1, 2)) @ params["head"]
+
+    with lowering.lowering(form):
+        graph = trace_graph(apply, shapes, jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32))
+    (kernel,) = (b for b in graph.bindings if b.path == ("kernel",))
+    assert kernel.shape == (8, 3, 4, 4) and kernel.perm == (2, 3, 1, 0)
