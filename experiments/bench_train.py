@@ -58,14 +58,14 @@ class WarmUp:
         compiled: of these, compiled.
         covered: share of the probed architectures that those run.
         seconds: wall time.
-        cache_hits: programs found in the cache on disk.
+        on_disk: programs that the cache already had.
     """
 
     found: int
     compiled: int
     covered: float
     seconds: float
-    cache_hits: int
+    on_disk: int
 
 
 class Bench:
@@ -125,12 +125,12 @@ class Bench:
                 args = (self.state, self.resident, networks, *self.inputs)
                 examples.append((variant, args))
         started = time.perf_counter()
-        self.programs.warm_up(examples)
+        on_disk = self.programs.warm_up(examples)
         seconds = time.perf_counter() - started
         for variant, args in examples:
             self.step(variant, args[2])
         covered = sum(len(surveys) for _, surveys in chosen) / _PROBE.value
-        report = WarmUp(len(found), len(examples), covered, seconds, self.compiles.cache_hits)
+        report = WarmUp(len(found), len(examples), covered, seconds, on_disk)
         return report, frozenset(variant for variant, _ in examples)
 
     def step(self, variant: Any, arrays: Any) -> float:
@@ -314,7 +314,7 @@ def main(argv: list[str]) -> None:
           f"{jax.__version__}, {_MODEL.value}, batch {_BATCH.value}, meta-batch "
           f"{_META_BATCH.value}, {_DTYPE.value}\n")  # fmt: skip
     print(f"warm-up: {warm_up.compiled} of {warm_up.found} variants compiled in "
-          f"{warm_up.seconds:.1f} s ({warm_up.cache_hits} from the cache); they run "
+          f"{warm_up.seconds:.1f} s ({warm_up.on_disk} were in the cache); they run "
           f"{warm_up.covered:.1%} of the networks\n", flush=True)  # fmt: skip
     stream = bench.stream(dict.fromkeys(variants, 1.0), _PROBE.value)
     calls, seconds, builds, groups = bench.compiles.calls, [], [], []

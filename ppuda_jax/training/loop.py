@@ -133,12 +133,12 @@ class _Run:
                 args = (self.state, self.resident, networks, batches, rates)
                 examples.append((variant, args))
         started = time.monotonic()
-        self.programs.warm_up(examples)
+        on_disk = self.programs.warm_up(examples)
         keep_freed_memory()
         covered = sum(len(surveys) for _, surveys in chosen) / self.settings.probe_archs
         self.log.say(
             f"compiled {len(examples)} of {len(found)} variants, {covered:.1%} of the networks, in "
-            f"{time.monotonic() - started:.1f} s ({self.compiles.cache_hits} from the cache)"
+            f"{time.monotonic() - started:.1f} s ({on_disk} were in the cache)"
         )
 
     # ---- loop ------------------------------------------------------------------------------

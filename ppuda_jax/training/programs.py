@@ -19,6 +19,7 @@ from ppuda_jax import parallel
 from ppuda_jax.data.batches import LoadFn
 from ppuda_jax.data.stream import end_with_parent
 from ppuda_jax.memory import mapping_limit, mappings
+from ppuda_jax.training.compilation import CompileCounter
 from ppuda_jax.training.config import TrainConfig
 from ppuda_jax.training.state import TrainState
 from ppuda_jax.training.step import LossFn, Metrics, make_dispatch, make_step
@@ -68,8 +69,11 @@ class StepPrograms:
         """Programs compiled so far."""
         return len(self._programs)
 
-    def warm_up(self, examples: Sequence[Example]) -> None:
+    def warm_up(self, examples: Sequence[Example]) -> int:
         """Compiles variants side by side from example arguments (concrete arrays or shapes).
+
+        Returns:
+            How many of the programs the cache on disk already had.
 
         Raises:
             ValueError: more programs than this process has room for.
@@ -78,15 +82,16 @@ class StepPrograms:
         workers = config.compile_threads or min(8, os.cpu_count() or 1)
         on_cpu = self._topology.mesh is None and self._topology.devices[0].platform == "cpu"
         if on_cpu and config.compilation_cache is not None:
-            self._warm_up_in_processes(examples, workers)
-            return
+            return self._warm_up_in_processes(examples, workers)
+        counter = CompileCounter()
         with concurrent.futures.ThreadPoolExecutor(workers) as pool:
             jobs = [(variant, pool.submit(self._compile, variant, args))
                     for variant, args in examples]  # fmt: skip
             self._programs |= {variant: job.result() for variant, job in jobs}
+        return counter.cache_hits
 
-    def _warm_up_in_processes(self, examples: Sequence[Example], workers: int) -> None:
-        context = multiprocessing.get_context("spawn")
+    def _warm_up_in_processes(self, examples: Sequence[Example], workers: int) -> int:
+        context, on_disk = multiprocessing.get_context("spawn"), 0
         with concurrent.futures.ProcessPoolExecutor(
             workers, mp_context=context, initializer=end_with_parent
         ) as pool:
@@ -98,11 +103,11 @@ class StepPrograms:
                     for variant, args in group
                 ]
                 lowered = [(variant, self._lower(variant, args)) for variant, args in group]
-                for job in jobs:
-                    job.result()
+                on_disk += sum(job.result() for job in jobs)
                 for variant, program in lowered:
                     left = len(examples) - self.count
                     self._programs[variant] = self._load(program, left)
+        return on_disk
 
     def run(
         self,
@@ -157,12 +162,18 @@ def _shapes(args: tuple[Any, ...]) -> tuple[Any, ...]:
 
 def _compile_into_cache(
     flags: Mapping[str, Any], builder: _Builder, variant: Hashable, args: tuple[Any, ...]
-) -> None:
-    """Runs in a process of its own, with the JAX flags of its parent: some decide the program."""
+) -> bool:
+    """Runs in a process of its own, with the JAX flags of its parent: some decide the program.
+
+    Returns:
+        Whether the program was in the cache already.
+    """
     for name, value in flags.items():
         if jax.config.values[name] != value:
             jax.config.update(name, value)
     topology = parallel.make_topology(1)
     place = SingleDeviceSharding(topology.devices[0])  # as the caller's arrays; part of the key
     args = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place), args)
-    builder.lower(variant, args, topology).compile()
+    lowered, counter = builder.lower(variant, args, topology), CompileCounter()
+    lowered.compile()
+    return counter.cache_hits > 0

@@ -44,8 +44,11 @@ def test_with_a_cache_on_disk_other_processes_compile(tmp_path):
     args = parallel.replicate(args, topology)
     counter = compilation.CompileCounter()
     programs = StepPrograms(toy.loss_for, TASK.images.load, config, topology)
-    programs.warm_up([("variant0", args), ("variant1", args)])
+    examples = [("variant0", args), ("variant1", args)]
+    assert programs.warm_up(examples) == 0
     assert programs.count == counter.calls == counter.cache_hits == 2
+    again = StepPrograms(toy.loss_for, TASK.images.load, config, topology)
+    assert again.warm_up(examples) == 2
     found, _ = programs.run("variant1", *args)
     args = parallel.replicate(
         (make_state(toy.theta(), CONFIG), *arguments(toy.ToyNetworks())), topology
