@@ -14,6 +14,12 @@ from ppuda_jax.archs.op_params import param_rows
 from ppuda_jax.archs.plan import Op
 from ppuda_jax.executor.layout import NORMED, Group, Layout
 
+_NO_MATS, _NO_VECS = np.zeros((0, 5), np.int32), np.zeros((0, 4), np.int32)
+
+
+def _padded(rows: np.ndarray, count: int) -> np.ndarray:
+    return np.pad(rows, ((0, count - len(rows)), (0, 0)), constant_values=-1)
+
 
 @functools.lru_cache(maxsize=4096)
 def _row_templates(kind: str, c_in: int, c_out: int, kernel: int, norm: bool, h_out: int,
@@ -57,46 +63,46 @@ class RowTables:
         """Adds an operation's rows and returns where they start."""
         start = self.count["m", group.mats], self.count["v", group.vecs]
         if op is not None:
-            block_in, block_out = self.layout.mats[group.mats]
-            self._append(op, group.mats, group.vecs, block_in, block_out)
+            self._extend(group.mats, group.vecs, *self._rows(op, *self.layout.mats[group.mats]))
         return start
 
-    def _append(self, op: Op, mat_table: str, vec_table: str, block_in: int,
-                block_out: int) -> tuple[int, int]:
+    def add_stem(self, op: Op | None, mats: int, vecs: int) -> None:
+        """Adds rows of one stem operation in a block of fixed size.
+
+        The biases of its norm start in the middle of the block's vectors, however wide it is.
+        """
+        width = self.layout.mats["s0"][0]
+        rows = self._rows(op, width, width) if op is not None else (_NO_MATS, _NO_VECS)
+        halves = [_padded(half, vecs // 2) for half in np.split(rows[1], 2)]
+        self._extend("s0", "s0", _padded(rows[0], mats), np.concatenate(halves))
+
+    def pad_stem(self, mats: int, vecs: int) -> None:
+        """Fills the stem's block up to fixed totals."""
+        self._extend("s0", "s0", _padded(_NO_MATS, mats - self.count["m", "s0"]),
+                     _padded(_NO_VECS, vecs - self.count["v", "s0"]))
+
+    def _rows(self, op: Op, block_in: int, block_out: int) -> tuple[np.ndarray, np.ndarray]:
         mats, vecs = _row_templates(op.kind, op.c_in, op.c_out, op.kernel, op.norm, op.h_out,
                                     block_in, block_out)
         if op.kind == "stem_conv" and op.name in ("stem.0", "stem0.0"):
             mats = mats[:0]  # the first convolution has a tensor of its own
         first = self.first_param[op.output]
-        for rows, table, name, key in ((mats, self.mats, mat_table, "m"),
-                                       (vecs, self.vecs, vec_table, "v")):
-            rows = rows.copy()
+        mats, vecs = mats.copy(), vecs.copy()
+        for rows in (mats, vecs):
             rows[:, 0] = np.where(rows[:, 0] < 0, -1, rows[:, 0] + first)
-            table[name].append(rows)
-            self.count[key, name] += len(rows)
-        return len(mats), len(vecs)
+        return mats, vecs
 
-    def add_stem(self, op: Op | None, mats: int, vecs: int) -> None:
-        """Adds rows of one stem operation in a block of fixed size."""
-        width = self.layout.mats["s0"][0]
-        used = self._append(op, "s0", "s0", width, width) if op is not None else (0, 0)
-        self._pad(mats - used[0], vecs - used[1])
-
-    def pad_stem(self, mats: int, vecs: int) -> None:
-        """Fills the stem's block up to fixed totals."""
-        self._pad(mats - self.count["m", "s0"], vecs - self.count["v", "s0"])
-
-    def _pad(self, mats: int, vecs: int) -> None:
-        self.mats["s0"].append(np.full((mats, 5), -1, np.int32))
-        self.vecs["s0"].append(np.full((vecs, 4), -1, np.int32))
-        self.count["m", "s0"] += mats
-        self.count["v", "s0"] += vecs
+    def _extend(self, mat_table: str, vec_table: str, mats: np.ndarray, vecs: np.ndarray) -> None:
+        self.mats[mat_table].append(mats)
+        self.vecs[vec_table].append(vecs)
+        self.count["m", mat_table] += len(mats)
+        self.count["v", vec_table] += len(vecs)
 
     def arrays(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """Returns the tables as arrays."""
 
-        def join(parts, columns):
-            return np.concatenate([np.zeros((0, columns), np.int32), *parts])
+        def join(parts, none):
+            return np.concatenate([none, *parts])
 
-        return ({name: join(parts, 5) for name, parts in self.mats.items()},
-                {name: join(parts, 4) for name, parts in self.vecs.items()})
+        return ({name: join(parts, _NO_MATS) for name, parts in self.mats.items()},
+                {name: join(parts, _NO_VECS) for name, parts in self.vecs.items()})

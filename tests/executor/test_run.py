@@ -33,6 +33,8 @@ STRIDED = {
     "no norm": plan_of("conv_3x3:0 sep_conv_3x3:1", "conv_1x1:0 skip_connect:1", norm=None),
     "no preprocessing": plan_of("conv_1x1:0 cse:1", "conv_3x3:0 skip_connect:1", preproc=False,
                                 stem_type=1, n_cells=6),
+    "no preprocessing, simple stem": plan_of("conv_1x1:0 cse:1", "conv_3x3:0 skip_connect:1",
+                                             preproc=False),
     "three cells": plan_of("conv_1x1:0 cse:1", "conv_3x3:0 skip_connect:1", n_cells=3),
 }
 TRANSFORMERS = {
