@@ -1,24 +1,29 @@
-"""Times evaluation through the executor against one compilation per architecture, in one run.
+"""Times evaluation through the executor, by one compilation per architecture and by the reference.
 
     python -m experiments.bench_evaluate --split=test --num_nets=8 --max_variants=1
+    python -m experiments.bench_evaluate --peer=DIR --peer_python=PYTHON
 
-Both ways predict the parameters of the same networks with the same (random) GHN-2 and run them on
-the same images, in turns, without a cache of compiled programs, so that ratios hold on a busy
-machine. The accuracies must agree.
+All ways predict the parameters of the same networks with the same GHN and run them on the same
+images, in turns, without a cache of compiled programs, so that ratios hold on a busy
+machine. The losses must agree. `--peer` is a checkout of the reference implementation and
+`--peer_python` an interpreter that can import it.
 """
 
+import contextlib
 import dataclasses
 import json
 import pathlib
 import sys
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
 from absl import app, logging
 
 from experiments import flags as config_flags
+from experiments.peer import reference
 from ppuda_jax import config as config_lib
 from ppuda_jax.config import described
 
@@ -27,6 +32,7 @@ from ppuda_jax.config import described
 class BenchConfig:
     """What is timed; every field is a flag."""
 
+    checkpoint: str = described("ghn2-cifar10", "a shipped name, a run's folder, or a .pt file")
     dataset: str = described("digits", "images")
     data_dir: str | None = described(None, "TFDS folder with the prepared dataset")
     split: str = described("test", "architectures")
@@ -36,16 +42,18 @@ class BenchConfig:
     batch_size: int = described(64, "images per batch")
     max_images: int | None = described(320, "only the first images")
     memory_limit_gib: float = described(4.0, "room for the executor")
+    peer: str | None = described(None, "checkout of the reference implementation")
+    peer_python: str = described(sys.executable, "interpreter with PyTorch")
     output: str | None = described(None, "JSON file for the figures")
 
 
 @dataclasses.dataclass(frozen=True)
 class Timing:
-    """One architecture by one of the two ways.
+    """One architecture by one of the ways.
 
     Attributes:
       name: of the architecture.
-      way: "executor" or "network".
+      way: "executor", "network" or "reference".
       seconds: wall time of the evaluation, compilation included.
       run_s: seconds to run the network on the images.
       predict_s: seconds to predict its parameters.
@@ -65,14 +73,17 @@ class Timing:
 
 
 def bench(options: BenchConfig) -> list[Timing]:
-    """Evaluates the same architectures both ways."""
+    """Evaluates the same architectures in all ways.
+
+    Raises:
+      ValueError: the reference is asked for what it does otherwise.
+    """
     from ppuda_jax import evaluation
-    from ppuda_jax.ghn.config import ghn2_cifar10
-    from ppuda_jax.ghn.loaded import LoadedGHN
-    from ppuda_jax.ghn.model import init_theta
+    from ppuda_jax.checkpoints import load_ghn
     from ppuda_jax.training.compilation import CompileCounter, use_cache
 
     use_cache(None)
+    ghn = load_ghn(options.checkpoint)
     images = evaluation.load_eval_images(
         options.dataset, "test", options.data_dir, batch_size=options.batch_size,
         max_images=options.max_images,
@@ -82,35 +93,79 @@ def bench(options: BenchConfig) -> list[Timing]:
         options.split, options.num_nets, num_classes=spec.num_classes,
         image_size=spec.image_size, max_variants=options.max_variants,
     )  # fmt: skip
-    config = dataclasses.replace(ghn2_cifar10(), num_classes=spec.num_classes)
-    ghn = LoadedGHN(config, jax.jit(init_theta, static_argnums=0)(config, jax.random.key(0)))
     limit, counter = options.memory_limit_gib, CompileCounter()
-    ways = {
-        name: evaluation.EvalSettings(memory_limit_gib=gib, num_devices=1, compile_threads=0)
+    evaluators = {
+        name: evaluation.Evaluator(ghn.config, images, evaluation.EvalSettings(
+            memory_limit_gib=gib, num_devices=1, compile_threads=0))
         for name, gib in (("executor", limit), ("network", 0.0))
-    }
-    evaluators = {name: evaluation.Evaluator(config, images, s) for name, s in ways.items()}
+    }  # fmt: skip
+
+    def ours(way: str, net: Any) -> Timing:
+        calls, started = counter.calls, time.perf_counter()
+        result = evaluators[way].evaluate(ghn, net)
+        seconds = time.perf_counter() - started
+        return Timing(net.name, way, seconds, result.run_s, result.predict_s,
+                      counter.calls - calls, result.top1, result.loss)  # fmt: skip
+
+    def theirs(ask: Any, number: int) -> Timing:
+        answer = ask([number])
+        named = {key: answer[key] for key in ("seconds", "run_s", "predict_s", "top1", "loss")}
+        return Timing(nets[number].name, "reference", compiler_calls=0, **named)
+
     timings = []
-    for number, net in enumerate(nets):
-        for way in ways if number < options.num_compiled else ("executor",):
-            calls, started = counter.calls, time.perf_counter()
-            result = evaluators[way].evaluate(ghn, net)
-            seconds = time.perf_counter() - started
-            timings.append(Timing(net.name, way, seconds, result.run_s, result.predict_s,
-                                  counter.calls - calls, result.top1, result.loss))  # fmt: skip
-            print(f"{net.name} {way}: {seconds:.1f} s", file=sys.stderr)
+    with _peer(options, nets, images, ghn) as ask:
+        for number, net in enumerate(nets):
+            new = [ours("executor", net)]
+            if number < options.num_compiled:
+                new.append(ours("network", net))
+            if ask is not None:
+                new.append(theirs(ask, number))
+            for timing in new:
+                print(f"{net.name} {timing.way}: {timing.seconds:.1f} s", file=sys.stderr)
+            timings += new
     return timings
 
 
+def _peer(options: BenchConfig, nets: Sequence[Any], images: Any, ghn: Any) -> Any:
+    """The reference on the same networks and images, with the same GHN; None if not asked for."""
+    if options.peer is None:
+        return contextlib.nullcontext()
+    from ppuda_jax.convert import config_to_torch, state_dict_from_theta
+
+    if any(net.config is None for net in nets):
+        raise ValueError(f"the reference runs networks of DeepNets-1M, not {options.split}")
+    if images.spec.image_size != 32:
+        raise ValueError(f"beside the reference, images are of 32 pixels, not those of "
+                         f"{images.spec.name}")  # fmt: skip
+    if images.num_images % images.batch_size:
+        raise ValueError(
+            f"beside the reference, all batches are whole: {images.num_images} images are no "
+            f"multiple of {images.batch_size}; choose --max_images"
+        )
+    pixels = np.concatenate([np.asarray(batch.images) for batch in images.batches])
+    labels = np.concatenate([np.asarray(batch.labels) for batch in images.batches])
+    tensors = state_dict_from_theta(ghn.config, jax.device_get(ghn.theta))
+    arrays = {
+        "images": pixels.transpose(0, 3, 1, 2),
+        "labels": labels.astype(np.int64),
+        "config": np.array(json.dumps(config_to_torch(ghn.config))),
+        **{f"ghn/{name}": tensor for name, tensor in tensors.items()},
+    }
+    return reference(
+        "evaluate", [net.config for net in nets], checkout=options.peer,
+        python=options.peer_python, batch_size=images.batch_size, arrays=arrays,
+    )  # fmt: skip
+
+
 def report(timings: Sequence[Timing]) -> str:
-    """Table of both ways; the executor's first architecture of a variant stands apart."""
+    """Table of all ways; the executor's first architecture of a variant stands apart."""
     def of(way):
         return [t for t in timings if t.way == way]
 
     ready = [t for t in of("executor") if t.compiler_calls == 0]
     compiled = [t for t in of("executor") if t.compiler_calls]
     rows = [("executor, compiling its variant", compiled), ("executor, variant compiled", ready),
-            ("compiled by itself", of("network"))]  # fmt: skip
+            ("compiled by itself", of("network")), ("reference", of("reference"))]  # fmt: skip
     lines = [f"{'median per architecture':<34}{'nets':>6}{'total s':>10}{'predict s':>11}"
              f"{'run s':>9}{'compiler calls':>16}"]  # fmt: skip
     for label, group in rows:
@@ -123,8 +178,11 @@ def report(timings: Sequence[Timing]) -> str:
         lines.append(f"{label:<34}{len(group):>6}{total:>10.2f}{predict:>11.3f}{run:>9.2f}"
                      f"{calls:>16.0f}")  # fmt: skip
     pairs = {t.name: t for t in of("executor")}
-    worst = max((abs(t.loss - pairs[t.name].loss) for t in of("network")), default=0.0)
-    lines.append(f"largest difference of the loss between the two ways: {worst:.1e}")
+    for way in ("network", "reference"):
+        differences = [abs(t.loss - pairs[t.name].loss) / abs(t.loss) for t in of(way)]
+        if differences:
+            lines.append(f"largest difference of the loss between executor and {way}: "
+                         f"{max(differences):.1e} of it")  # fmt: skip
     if ready and of("network"):
         own, shared = (np.median([t.seconds for t in g]) for g in (of("network"), ready))
         once = float(np.median([t.seconds for t in compiled])) if compiled else 0.0
@@ -132,6 +190,12 @@ def report(timings: Sequence[Timing]) -> str:
             f"a further architecture of a variant is {own / shared:.1f} times faster; a variant's "
             f"compilation pays off after {1 + int(once / max(1e-9, own - shared))} architectures"
         )
+    peers = {t.name: t for t in of("reference")}
+    both = [(t.seconds, peers[t.name].seconds) for t in ready if t.name in peers]
+    if both:
+        ratio = float(np.median([a / b for a, b in both]))
+        lines.append(f"executor to reference, {len(both)} architectures of compiled variants: "
+                     f"median of ratios {ratio:.2f}")  # fmt: skip
     return "\n".join(lines)
 
 

@@ -8,24 +8,21 @@ import it; both implementations then train on the same architectures by turns, a
 each, so that their ratio holds on a busy machine too. Images are scikit-learn's digits.
 """
 
-import contextlib
 import dataclasses
 import json
 import os
-import pathlib
 import platform
 import resource
-import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from absl import app, flags
 
 from experiments.bench_train_tables import Row, breakdown_table, comparison, summary, table
+from experiments.peer import reference
 from ppuda_jax.memory import keep_freed_memory, share_one_arena
 
 _NUM_ARCHS = flags.DEFINE_integer("num_archs", 100, "never-seen architectures of the first table")
@@ -205,62 +202,15 @@ def _additions(variant: Any, programs: Any) -> Any:
 # ---- the reference ---------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def reference(configs: Sequence[Any]) -> Iterator[Any]:
-    """Starts the reference's step on these architectures; yields it as a function."""
-    with tempfile.TemporaryDirectory() as folder:
-        _write_archs(os.path.join(folder, "deepnets1m_eval.hdf5"), configs)
-        script = pathlib.Path(__file__).with_name("bench_peer.py")
-        command = [_PEER_PYTHON.value, "-P", str(script), f"--checkout={_PEER.value}",
-                   f"--archs={folder}", f"--batch_size={_BATCH.value}",
-                   f"--threads={os.cpu_count()}"]  # fmt: skip
-        process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
-        )
-
-        def answer() -> dict[str, Any]:
-            line = process.stdout.readline()
-            if not line:
-                sys.exit(f"the reference did not answer (its messages are above): {command}")
-            return json.loads(line)
-
-        def step(numbers: Sequence[int]) -> dict[str, Any]:
-            process.stdin.write(json.dumps(list(numbers)) + "\n")
-            return answer()
-
-        try:
-            answer()
-            yield step
-        finally:
-            process.stdin.close()
-            process.terminate()
-            process.wait()
-
-
-def _write_archs(path: str, configs: Sequence[Any]) -> None:
-    from ppuda_jax.archs.hdf5 import FILE_DISTANCE, SplitWriter
-    from ppuda_jax.archs.plan import make_plan
-    from ppuda_jax.graphs.from_plan import graph_from_plan
-    from ppuda_jax.graphs.records import encode_nodes
-
-    def records() -> Iterator[tuple[dict[str, Any], np.ndarray, np.ndarray]]:
-        for config in configs:
-            plan = make_plan(config)
-            graph = graph_from_plan(plan)
-            record = {**config.to_dict(), "num_nodes": graph.num_nodes}
-            yield record, graph.distances(FILE_DISTANCE), encode_nodes(plan)
-
-    with SplitWriter(path) as writer:
-        writer.write_split("val", records())
-
-
 def compare(bench: Bench, groups: Sequence[Any]) -> tuple[list[float], list[Row]]:
     """Steps of both implementations on the same groups, a block of each by turns."""
     configs = [bench.task.networks.config(i) for group in groups for i in group.indices]
     size = _META_BATCH.value
     ours: list[float] = []
     theirs: list[Row] = []
-    with reference(configs) as peer_step:
+    with reference(
+        "step", configs, checkout=_PEER.value, python=_PEER_PYTHON.value, batch_size=_BATCH.value
+    ) as peer_step:
         for k in range(min(2, len(groups))):
             peer_step(range(k * size, (k + 1) * size))  # warm-up
         for first in range(0, len(groups), _BLOCK.value):

@@ -9,7 +9,6 @@ import pytest
 
 from experiments import bench_train
 from experiments import bench_train_tables as tables
-from ppuda_jax.archs.hdf5 import load_split
 from ppuda_jax.archs.plan import make_plan
 from ppuda_jax.archs.sampling import arch_at
 from ppuda_jax.executor.layout import layout_of
@@ -62,12 +61,3 @@ def test_additions_keep_the_shape_of_programs():
             np.testing.assert_array_equal(code[..., 1:], programs.forward[group.name][..., 1:])
         else:
             assert changed.backward_count[group.name].sum() == 0
-
-
-def test_architectures_for_the_reference(tmp_path):
-    configs = [arch_at("train", index) for index in range(3)]
-    path = str(tmp_path / "deepnets1m_eval.hdf5")
-    bench_train._write_archs(path, configs)
-    records = load_split(path, "val")
-    assert [record.config for record in records] == configs
-    assert records.stored_graph(1).adjacency.shape[0] == records[1].num_nodes
