@@ -116,7 +116,7 @@ def run(options: EvaluateConfig) -> str:
         )  # fmt: skip
     sgd = _train_first(options, dataset, groups, evaluators)
     if options.output is not None:
-        _write(options.output, found, sgd)
+        _write(options.output, found)
     programs = next(iter(evaluators.values())).programs
     return "\n".join([
         _table(options, ghn, dataset, found),
@@ -134,22 +134,24 @@ def _train_first(
     if not options.sgd_nets:
         return []
     from ppuda_jax.data.batches import training_images
-    from ppuda_jax.evaluation.sgd import SgdTrainer
+    from ppuda_jax.evaluation.sgd import SgdTrainer, train_archs
 
     split = next(iter(groups))
     evaluator = evaluators["val" if split == "val" else "test"]
     images = training_images(dataset, _SGD_BATCH, options.seed, options.data_dir)
-    trainer, results = SgdTrainer(images), []
+    nets = []
     for net in groups[split][: options.sgd_nets]:
         reason = evaluator.runner_of(net)[1]
         if reason:
             print(f"{net.name} is not trained: {reason}", file=sys.stderr)
-            continue
-        steps = -(-images.num_images // _SGD_BATCH)
-        results.append(trainer.train(evaluator, net, steps, options.seed))
-        print(f"{net.name}: SGD {results[-1].top1:.3f} in {results[-1].train_s:.0f} s",
-              file=sys.stderr)  # fmt: skip
-    return results
+        else:
+            nets.append(net)
+    return list(train_archs(
+        SgdTrainer(images), evaluator, nets, -(-images.num_images // _SGD_BATCH),
+        seed=options.seed, results_path=_results_path(options.output, "sgd"),
+        progress=lambda r: print(f"{r.name}: SGD {r.top1:.3f} in {r.train_s:.0f} s",
+                                 file=sys.stderr),
+    ))  # fmt: skip
 
 
 def describe_sgd(sgd: Sequence, found: Mapping[str, Sequence]) -> list[str]:
@@ -273,8 +275,8 @@ def _results_path(output: str | None, split: str) -> pathlib.Path | None:
     return pathlib.Path(output).expanduser() / f"{_file_name(split)}.jsonl"
 
 
-def _write(output: str, groups: Mapping[str, Sequence], sgd: Sequence) -> None:
-    """Writes results of all networks as CSV, summaries and networks trained by SGD as JSON."""
+def _write(output: str, groups: Mapping[str, Sequence]) -> None:
+    """Writes results of all networks as CSV and summaries as JSON."""
     from ppuda_jax import config, evaluation
 
     folder = pathlib.Path(output).expanduser()
@@ -284,9 +286,6 @@ def _write(output: str, groups: Mapping[str, Sequence], sgd: Sequence) -> None:
         split: dataclasses.asdict(evaluation.summarise(results))
         for split, results in groups.items()
     }
-    if sgd:
-        rows = [dataclasses.asdict(result) for result in sgd]
-        config.write_atomic(folder / "sgd.json", json.dumps(rows, indent=1) + "\n")
     config.write_atomic(folder / "summary.json", json.dumps(summaries, indent=1) + "\n")
 
 

@@ -98,19 +98,11 @@ def identity_of(ghn: LoadedGHN, evaluator: Evaluator) -> dict[str, Any]:
     """What two evaluations must share to be continued as one; JSON-ready."""
     leaves = [np.ascontiguousarray(leaf) for leaf in jax.tree.leaves(dict(ghn.theta))]
     check = functools.reduce(lambda crc, leaf: zlib.crc32(leaf.tobytes(), crc), leaves, 0)
-    images, settings = evaluator.images, evaluator.settings
     return {
         "theta_crc32": check,
         "ghn": ghn.config.to_dict(),
-        "dataset": images.spec.name,
-        "images": images.part,
-        "num_images": images.num_images,
-        "batch_size": images.batch_size,
-        "noise": images.noise,
-        "calibration": images.calibration,
-        "params": settings.params,
-        "compute_dtype": settings.compute_dtype,
-        "seed": settings.seed,
+        "params": evaluator.settings.params,
+        **evaluator.identity(),
     }
 
 

@@ -100,6 +100,19 @@ class Evaluator:
         self._past_programs: list[int] = []
         self._lock = threading.Lock()
 
+    def identity(self) -> dict[str, Any]:
+        """What results share that are of the same images, in the same precision; JSON-ready."""
+        return {
+            "dataset": self.images.spec.name,
+            "images": self.images.part,
+            "num_images": self.images.num_images,
+            "batch_size": self.images.batch_size,
+            "noise": self.images.noise,
+            "calibration": self.images.calibration,
+            "compute_dtype": self.settings.compute_dtype,
+            "seed": self.settings.seed,
+        }
+
     @property
     def programs(self) -> int:
         """Functions compiled so far."""

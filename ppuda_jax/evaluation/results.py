@@ -14,7 +14,7 @@ import math
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 from ppuda_jax import config
 
@@ -117,30 +117,44 @@ def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
     return mean, math.sqrt(variance / len(values))
 
 
-class ResultFile:
-    """Results in a JSONL file; an interrupted evaluation continues from it."""
+class Record(Protocol):
+    """A dataclass of JSON-ready fields about one network."""
 
-    def __init__(self, path: str | os.PathLike[str], identity: Mapping[str, Any]) -> None:
+    split: str
+    index: int
+
+
+R = TypeVar("R", bound=Record)
+
+
+class ResultFile(Generic[R]):
+    """Results in a JSONL file, one per network; interrupted work continues from it."""
+
+    def __init__(
+        self, path: str | os.PathLike[str], identity: Mapping[str, Any], record: type[R] = NetResult
+    ) -> None:
         """Opens or starts a file.
 
         Args:
           path: the file.
           identity: JSON-ready description of what is evaluated, the first line.
+          record: what a line holds.
 
         Raises:
           ValueError: the file belongs to another evaluation, or is none.
         """
         self._path = pathlib.Path(path).expanduser()
         self._identity = json.loads(json.dumps(dict(identity)))
-        self._results: dict[tuple[str, int], NetResult] = {}
+        self._record = record
+        self._results: dict[tuple[str, int], R] = {}
         if self._path.exists():
             self._read()
 
-    def get(self, split: str, index: int) -> NetResult | None:
+    def get(self, split: str, index: int) -> R | None:
         """The result of a network, None if it is not there yet."""
         return self._results.get((split, index))
 
-    def add(self, result: NetResult) -> None:
+    def add(self, result: R) -> None:
         """Adds a result and writes the file."""
         self._results[result.split, result.index] = result
         lines = [self._identity, *map(dataclasses.asdict, self._results.values())]
@@ -150,7 +164,7 @@ class ResultFile:
     def _read(self) -> None:
         try:
             first, *rest = [json.loads(line) for line in self._path.read_text().splitlines()]
-            results = [NetResult(**line) for line in rest]
+            results = [self._record(**line) for line in rest]
         except (ValueError, TypeError) as error:
             raise ValueError(f"{self._path} is no file of results ({error})") from error
         if first != self._identity:

@@ -10,7 +10,9 @@ Legend: `b` images of a batch.
 from __future__ import annotations
 
 import dataclasses
+import os
 import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -20,6 +22,7 @@ import optax
 from ppuda_jax.data.batches import TrainingImages
 from ppuda_jax.evaluation.evaluator import Evaluator
 from ppuda_jax.evaluation.networks import EvalNet
+from ppuda_jax.evaluation.results import ResultFile
 from ppuda_jax.evaluation.runners import he_params
 from ppuda_jax.executor import run
 from ppuda_jax.executor.layout import Variant
@@ -30,12 +33,16 @@ class SgdResult:
     """A network after training from scratch.
 
     Attributes:
-      name: of the network.
+      split: of the network.
+      index: its number there.
+      name: its name.
       top1: accuracy on the evaluator's images.
       steps: updates.
       train_s: seconds of training, compilation excluded.
     """
 
+    split: str
+    index: int
     name: str
     top1: float
     steps: int
@@ -62,6 +69,10 @@ class SgdTrainer:
           weight_decay: L2 penalty, added to the gradient.
           grad_clip: global norm.
         """
+        self.settings = {
+            "learning_rate": learning_rate, "momentum": momentum, "weight_decay": weight_decay,
+            "grad_clip": grad_clip,
+        }  # fmt: skip
         self._images = images
         self._resident = jax.tree.map(jnp.asarray, images.resident)
         self._optimiser = optax.chain(
@@ -105,7 +116,7 @@ class SgdTrainer:
         jax.block_until_ready(tables)
         seconds = time.perf_counter() - started
         top1, _, _ = evaluator.score(lambda batch: runner.score(tables, arrays, batch))
-        return SgdResult(net.name, top1, steps, seconds)
+        return SgdResult(net.split, net.index, net.name, top1, steps, seconds)
 
     def _make_step(self, variant: Variant) -> Any:
         def step(tables, state, programs, resident, batch, key):
@@ -120,3 +131,47 @@ class SgdTrainer:
             return optax.apply_updates(tables, updates), state
 
         return step
+
+
+def train_archs(
+    trainer: SgdTrainer,
+    evaluator: Evaluator,
+    nets: Sequence[EvalNet],
+    steps: int,
+    *,
+    seed: int = 0,
+    results_path: str | os.PathLike[str] | None = None,
+    progress: Callable[[SgdResult], None] | None = None,
+) -> tuple[SgdResult, ...]:
+    """Trains networks one after the other.
+
+    Args:
+      trainer: how.
+      evaluator: what they are evaluated on.
+      nets: networks that the executor runs.
+      steps: updates of each.
+      seed: of initialisation and augmentation.
+      results_path: JSONL file of results; those that it has already are not computed again.
+      progress: called after each network that is trained.
+
+    Returns:
+      One result per network, in the order of `nets`.
+
+    Raises:
+      ValueError: the executor cannot run a network, or `results_path` holds other results.
+    """
+    kept = None
+    if results_path is not None:
+        identity = {**trainer.settings, "steps": steps, "sgd_seed": seed, **evaluator.identity()}
+        kept = ResultFile(results_path, identity, SgdResult)
+    results = []
+    for net in nets:
+        result = kept.get(net.split, net.index) if kept else None
+        if result is None:
+            result = trainer.train(evaluator, net, steps, seed)
+            if kept:
+                kept.add(result)
+            if progress:
+                progress(result)
+        results.append(result)
+    return tuple(results)

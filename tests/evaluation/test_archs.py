@@ -12,7 +12,7 @@ from ppuda_jax.archs.sampling import arch_at
 from ppuda_jax.data.batches import ResidentImages
 from ppuda_jax.data.order import ImageOrder
 from ppuda_jax.evaluation import runners
-from ppuda_jax.evaluation.sgd import SgdTrainer
+from ppuda_jax.evaluation.sgd import SgdTrainer, train_archs
 from ppuda_jax.ghn.config import ghn2_cifar10
 from ppuda_jax.ghn.loaded import LoadedGHN
 from ppuda_jax.ghn.model import init_theta
@@ -127,7 +127,7 @@ def test_calibrated_norms_know_the_calibration_images_alone(ghn, evaluator):
         both.with_images(plain.images)
 
 
-def test_sgd_learns_its_images_through_the_executor(ghn, evaluator):
+def test_sgd_learns_its_images_through_the_executor(evaluator, tmp_path):
     given = arrays(12)
     spec = dataclasses.replace(given.spec, crop_padding=0)
     images = ResidentImages(spec, (given.images, given.labels), ImageOrder(12, 12, seed=0))
@@ -138,6 +138,14 @@ def test_sgd_learns_its_images_through_the_executor(ghn, evaluator):
     (model, _) = evaluation.choose_networks("predefined")
     with pytest.raises(ValueError, match="resnet50 cannot be trained .* hand-made model"):
         trainer.train(evaluator, model, 1)
+    path, new = tmp_path / "sgd.jsonl", []
+    first, second = (
+        train_archs(trainer, evaluator, [net], 1, results_path=path, progress=new.append)
+        for _ in range(2)
+    )
+    assert first == second == tuple(new) and first[0].top1 == start.top1
+    with pytest.raises(ValueError, match="another evaluation .*steps: there 1, now 2"):
+        train_archs(trainer, evaluator, [net], 2, results_path=path)
 
 
 def test_he_parameters_have_the_published_spread():

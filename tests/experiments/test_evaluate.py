@@ -77,7 +77,7 @@ def test_networks_without_the_executor_are_named():
 
 
 def test_networks_trained_by_sgd_stand_beside_their_predictions():
-    sgd = [SgdResult("test-1", 0.5, 10, 20.0)]
+    sgd = [SgdResult("test", 1, "test-1", 0.5, 10, 20.0)]
     found = {"test": [result("test", 0, 0.9), result("test", 1, 0.4)]}
     (line,) = evaluate.describe_sgd(sgd, found)
     assert "top-1 50.0 ± 0.0 % in 20.0 s each; predicted 40.0 ± 0.0 % in 0.100 s" in line
