@@ -46,7 +46,9 @@ class EvaluateConfig:
     compute_dtype: Literal["float32", "bfloat16"] = described("float32", "type of activations")
     memory_limit_gib: float = described(4.0, "networks that need more are compiled by themselves")
     num_devices: int | None = described(None, "most devices to spread batches over; all of them")
-    sgd_nets: int = described(0, "networks of the first split that SGD trains for one epoch too")
+    sgd_nets: int = described(
+        0, "networks of the first split, the first with room for it, that SGD trains for an epoch"
+    )
     compilation_cache: str | None = described("~/.cache/ppuda_jax/xla", "folder, or none")
     seed: int = described(0, "of noise and random parameters")
 
@@ -138,16 +140,18 @@ def _train_first(
 
     split = next(iter(groups))
     evaluator = evaluators["val" if split == "val" else "test"]
-    images = training_images(dataset, _SGD_BATCH, options.seed, options.data_dir)
+    trainer = SgdTrainer(training_images(dataset, _SGD_BATCH, options.seed, options.data_dir))
     nets = []
-    for net in groups[split][: options.sgd_nets]:
-        reason = evaluator.runner_of(net)[1]
+    for net in groups[split]:
+        if len(nets) == options.sgd_nets:
+            break
+        reason = evaluator.why_not_trained(net, _SGD_BATCH)
         if reason:
             print(f"{net.name} is not trained: {reason}", file=sys.stderr)
         else:
             nets.append(net)
     return list(train_archs(
-        SgdTrainer(images), evaluator, nets, -(-images.num_images // _SGD_BATCH),
+        trainer, evaluator, nets, trainer.epoch,
         seed=options.seed, results_path=_results_path(options.output, "sgd"),
         progress=lambda r: print(f"{r.name}: SGD {r.top1:.3f} in {r.train_s:.0f} s",
                                  file=sys.stderr),

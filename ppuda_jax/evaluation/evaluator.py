@@ -145,6 +145,11 @@ class Evaluator:
         """Whether `runner_of` has a runner for a network; makes none."""
         return not self._why_not(net)
 
+    def why_not_trained(self, net: EvalNet, batch_size: int) -> str | None:
+        """Why a network cannot be trained in the executor; None if it can."""
+        limit = self.settings.memory_limit_gib * 2**30
+        return why_not_executor(net, self.config, batch_size, limit, training=True)
+
     def _why_not(self, net: EvalNet) -> str | None:
         limit = self.settings.memory_limit_gib * 2**30
         size = self.images.calibration + self.images.batch_size

@@ -226,23 +226,35 @@ def he_params(plan: Plan, seed: int) -> dict[str, Any]:
     return tree
 
 
-def executor_bytes(variant: Variant, batch_size: int, num_classes: int) -> int:
-    """Memory that the executor needs for one network: registers and tables, with working room."""
+def executor_bytes(
+    variant: Variant, batch_size: int, num_classes: int, training: bool = False
+) -> int:
+    """Memory that the executor needs for one network: registers and tables, with working room.
+
+    Training needs cotangents, the maps before norms, gradients and momentum besides.
+    """
     layout, capacity = layout_of(variant), capacity_of(variant, 1)
-    registers = sum(
-        f.registers * batch_size * f.pixels**2 * f.channels for f in layout.files.values()
-    )
+    sizes = {
+        name: batch_size * f.pixels**2 * f.channels for name, f in layout.files.items()
+    }
+    maps = sum(f.registers * sizes[name] for name, f in layout.files.items())
     rows = sum(count * math.prod(layout.mats[name]) for name, count in capacity.mats)
     rows += sum(count * layout.vecs[name] for name, count in capacity.vecs)
     rows += variant.features * variant.hidden
     rows += max(variant.features, variant.hidden) * num_classes
-    return int(4 * (1.25 * registers + 1.5 * rows))
+    if training:
+        maps = 2 * maps + sum(group.norms * sizes[group.target] for group in layout.groups)
+    return int(4 * (1.25 * maps + (5 if training else 1.5) * rows))
 
 
 def why_not_executor(
-    net: EvalNet, config: GHNConfig, batch_size: int, memory_limit: float
+    net: EvalNet,
+    config: GHNConfig,
+    batch_size: int,
+    memory_limit: float,
+    training: bool = False,
 ) -> str | None:
-    """Why a network must be compiled by itself; None if the executor can run it.
+    """Why a network must be compiled by itself; None if the executor can run (or train) it.
 
     Networks with too many rows or nodes are only found by `ExecutorRunner.prepare`.
     """
@@ -252,8 +264,8 @@ def why_not_executor(
         return "no executor variant"
     if config.decoder != "conv" or config.max_shape[:2] != (MAX_BLOCK, MAX_BLOCK):
         return "the executor needs the published decoder"
-    need = executor_bytes(net.variant, batch_size, net.num_classes)
+    need = executor_bytes(net.variant, batch_size, net.num_classes, training)
     if need > memory_limit:
-        return f"needs {need / 2**30:.1f} GiB in the executor"
+        return f"needs {need / 2**30:.1f} GiB in the executor" + " to be trained" * training
     return None
 

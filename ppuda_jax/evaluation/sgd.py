@@ -73,6 +73,8 @@ class SgdTrainer:
             "learning_rate": learning_rate, "momentum": momentum, "weight_decay": weight_decay,
             "grad_clip": grad_clip,
         }  # fmt: skip
+        self.batch_size = jax.tree.leaves(images.batch(0))[0].shape[0]
+        self.epoch = -(-images.num_images // self.batch_size)  # steps
         self._images = images
         self._resident = jax.tree.map(jnp.asarray, images.resident)
         self._optimiser = optax.chain(
@@ -87,16 +89,17 @@ class SgdTrainer:
 
         Args:
           evaluator: what it is evaluated on.
-          net: a network that the executor runs.
+          net: a network that the executor can train.
           steps: updates.
           seed: of initialisation and augmentation.
 
         Raises:
-          ValueError: the executor cannot run the network.
+          ValueError: the executor cannot train the network, or has no memory for it.
         """
-        runner, reason = evaluator.runner_of(net)
-        if runner is None:
+        reason = evaluator.why_not_trained(net, self.batch_size)
+        if reason is not None:
             raise ValueError(f"{net.name} cannot be trained through the executor: {reason}")
+        runner, _ = evaluator.runner_of(net)
         arrays = runner.prepare(net)
         tables = runner.pack(net, he_params(net.plan, seed))
         state = self._optimiser.init(tables)
@@ -148,7 +151,7 @@ def train_archs(
     Args:
       trainer: how.
       evaluator: what they are evaluated on.
-      nets: networks that the executor runs.
+      nets: networks that the executor can train.
       steps: updates of each.
       seed: of initialisation and augmentation.
       results_path: JSONL file of results; those that it has already are not computed again.
@@ -158,7 +161,7 @@ def train_archs(
       One result per network, in the order of `nets`.
 
     Raises:
-      ValueError: the executor cannot run a network, or `results_path` holds other results.
+      ValueError: the executor cannot train a network, or `results_path` holds other results.
     """
     kept = None
     if results_path is not None:

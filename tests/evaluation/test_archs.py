@@ -134,7 +134,16 @@ def test_sgd_learns_its_images_through_the_executor(evaluator, tmp_path):
     trainer, net = SgdTrainer(images), small_nets(1)[0]
     start, end = (trainer.train(evaluator, net, steps) for steps in (1, 25))
     assert (end.name, end.steps) == (net.name, 25) and end.train_s > 0
-    assert end.top1 >= max(0.5, start.top1)
+    assert end.top1 >= max(0.5, start.top1) and (trainer.batch_size, trainer.epoch) == (12, 1)
+    (program,) = trainer._steps.values()
+    memory = program.memory_analysis()
+    measured = memory.temp_size_in_bytes + memory.argument_size_in_bytes
+    assert 0.6 < runners.executor_bytes(net.variant, 12, 10, training=True) / measured < 2.5
+    small = evaluation.Evaluator(
+        evaluator.config, evaluator.images, evaluation.EvalSettings(memory_limit_gib=1e-3)
+    )
+    with pytest.raises(ValueError, match="cannot be trained .*GiB in the executor to be trained"):
+        trainer.train(small, net, 1)
     (model, _) = evaluation.choose_networks("predefined")
     with pytest.raises(ValueError, match="resnet50 cannot be trained .* hand-made model"):
         trainer.train(evaluator, model, 1)
