@@ -50,7 +50,13 @@ class SgdResult:
 
 
 class SgdTrainer:
-    """Compiled training steps, one per executor variant."""
+    """Compiled training steps, one per executor variant.
+
+    Attributes:
+      settings: of the optimiser.
+      batch_size: images of a step.
+      epoch: steps that see every image once.
+    """
 
     def __init__(
         self,
@@ -74,7 +80,7 @@ class SgdTrainer:
             "grad_clip": grad_clip,
         }  # fmt: skip
         self.batch_size = jax.tree.leaves(images.batch(0))[0].shape[0]
-        self.epoch = -(-images.num_images // self.batch_size)  # steps
+        self.epoch = -(-images.num_images // self.batch_size)
         self._images = images
         self._resident = jax.tree.map(jnp.asarray, images.resident)
         self._optimiser = optax.chain(
@@ -165,7 +171,10 @@ def train_archs(
     """
     kept = None
     if results_path is not None:
-        identity = {**trainer.settings, "steps": steps, "sgd_seed": seed, **evaluator.identity()}
+        identity = {
+            **trainer.settings, "sgd_batch_size": trainer.batch_size, "steps": steps,
+            "sgd_seed": seed, **evaluator.identity(),
+        }  # fmt: skip
         kept = ResultFile(results_path, identity, SgdResult)
     results = []
     for net in nets:
