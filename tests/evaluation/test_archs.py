@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import threading
 
 import jax
 import numpy as np
@@ -48,6 +49,31 @@ def test_executor_and_network_agree_and_variants_compile_once(ghn, evaluator):
     for name in ("top1", "top5", "num_params", "num_images"):
         assert getattr(alone, name) == getattr(results[0], name)
     assert alone.loss == pytest.approx(results[0].loss, rel=1e-4)
+
+
+def test_two_batches_at_once_where_there_is_memory_give_the_same(ghn, evaluator):
+    net = small_nets(1)[0]
+    need = runners.executor_bytes(net.variant, 8, 10) / 2**30
+    results = []
+    for limit in (1.5 * need, 2.5 * need):
+        settings = dataclasses.replace(evaluator.settings, memory_limit_gib=limit)
+        limited = evaluation.Evaluator(ghn.config, evaluator.images, settings)
+        runner, running, both = limited.runner_of(net)[0], [], threading.Event()
+        score = runner.score
+
+        def counted(*args, score=score, running=running, both=both, limit=limit):
+            running.append(1)
+            if len(running) == 2:
+                both.set()
+            if limit > 2 * need:  # the first batch ends only after the second has begun
+                assert both.wait(timeout=60)
+            return score(*args)
+
+        runner.score = counted
+        results.append(limited.evaluate(ghn, net))
+        assert len(running) == 2
+    assert all(r.runner == "executor" for r in results)
+    assert results[0].loss == results[1].loss and results[0].top1 == results[1].top1
 
 
 def test_random_parameters_use_the_same_programs(ghn, evaluator):
