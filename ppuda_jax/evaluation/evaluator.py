@@ -155,7 +155,7 @@ class Evaluator:
 
     def _why_not(self, net: EvalNet) -> str | None:
         limit = self.settings.memory_limit_gib * 2**30
-        return why_not_executor(net, self.config, self._images_at_once, limit)
+        return why_not_executor(net, self.config, self._images_per_call, limit)
 
     def _batches_at_once(self, net: EvalNet) -> int:
         """Batches that the executor runs at the same time: two on a CPU with memory for them.
@@ -165,11 +165,11 @@ class Evaluator:
         """
         if self._topology.mesh is not None or self._topology.devices[0].platform != "cpu":
             return 1
-        need = executor_bytes(net.variant, self._images_at_once, net.num_classes)
+        need = executor_bytes(net.variant, self._images_per_call, net.num_classes)
         return 2 if 2 * need <= self.settings.memory_limit_gib * 2**30 else 1
 
     @property
-    def _images_at_once(self) -> int:
+    def _images_per_call(self) -> int:
         return self.images.calibration + self.images.batch_size
 
     def compile(self, ghn: LoadedGHN, net: EvalNet) -> None:
