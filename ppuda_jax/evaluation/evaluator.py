@@ -150,12 +150,10 @@ class Evaluator:
 
     def why_not_trained(self, net: EvalNet, batch_size: int) -> str | None:
         """Why a network cannot be trained in the executor; None if it can."""
-        limit = self.settings.memory_limit_gib * 2**30
-        return why_not_executor(net, self.config, batch_size, limit, training=True)
+        return why_not_executor(net, self.config, batch_size, self._memory_limit, training=True)
 
     def _why_not(self, net: EvalNet) -> str | None:
-        limit = self.settings.memory_limit_gib * 2**30
-        return why_not_executor(net, self.config, self._images_per_call, limit)
+        return why_not_executor(net, self.config, self._images_per_call, self._memory_limit)
 
     def _batches_at_once(self, net: EvalNet) -> int:
         """Batches that the executor runs at the same time: two on a CPU with memory for them.
@@ -166,7 +164,12 @@ class Evaluator:
         if self._topology.mesh is not None or self._topology.devices[0].platform != "cpu":
             return 1
         need = executor_bytes(net.variant, self._images_per_call, net.num_classes)
-        return 2 if 2 * need <= self.settings.memory_limit_gib * 2**30 else 1
+        return 2 if 2 * need <= self._memory_limit else 1
+
+    @property
+    def _memory_limit(self) -> float:
+        """Bytes."""
+        return self.settings.memory_limit_gib * 2**30
 
     @property
     def _images_per_call(self) -> int:

@@ -58,12 +58,12 @@ def test_two_batches_at_once_where_there_is_memory_give_the_same(ghn, evaluator)
     for limit in (1.5 * need, 2.5 * need):
         settings = dataclasses.replace(evaluator.settings, memory_limit_gib=limit)
         limited = evaluation.Evaluator(ghn.config, evaluator.images, settings)
-        runner, running, both = limited.runner_of(net)[0], [], threading.Event()
+        runner, threads, both = limited.runner_of(net)[0], [], threading.Event()
         score = runner.score
 
-        def counted(*args, score=score, running=running, both=both, limit=limit):
-            running.append(1)
-            if len(running) == 2:
+        def counted(*args, score=score, threads=threads, both=both, limit=limit):
+            threads.append(threading.get_ident())
+            if len(threads) == 2:
                 both.set()
             if limit > 2 * need:  # the first batch ends only after the second has begun
                 assert both.wait(timeout=60)
@@ -71,7 +71,8 @@ def test_two_batches_at_once_where_there_is_memory_give_the_same(ghn, evaluator)
 
         runner.score = counted
         results.append(limited.evaluate(ghn, net))
-        assert len(running) == 2
+        assert len(threads) == 2
+        assert (set(threads) == {threading.get_ident()}) == (limit < 2 * need)
     assert all(r.runner == "executor" for r in results)
     assert results[0].loss == results[1].loss and results[0].top1 == results[1].top1
 
