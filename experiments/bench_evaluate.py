@@ -85,27 +85,44 @@ def bench(options: BenchConfig) -> list[Timing]:
     use_cache(None)
     ghn = load_ghn(options.checkpoint)
     images = evaluation.load_eval_images(
-        options.dataset, "test", options.data_dir, batch_size=options.batch_size,
+        options.dataset,
+        "test",
+        options.data_dir,
+        batch_size=options.batch_size,
         max_images=options.max_images,
-    )  # fmt: skip
+    )
     spec = images.spec
     nets = evaluation.choose_networks(
-        options.split, options.num_nets, num_classes=spec.num_classes,
-        image_size=spec.image_size, max_variants=options.max_variants,
-    )  # fmt: skip
+        options.split,
+        options.num_nets,
+        num_classes=spec.num_classes,
+        image_size=spec.image_size,
+        max_variants=options.max_variants,
+    )
     limit, counter = options.memory_limit_gib, CompileCounter()
     evaluators = {
-        name: evaluation.Evaluator(ghn.config, images, evaluation.EvalSettings(
-            memory_limit_gib=gib, num_devices=1, compile_threads=0))
+        name: evaluation.Evaluator(
+            ghn.config,
+            images,
+            evaluation.EvalSettings(memory_limit_gib=gib, num_devices=1, compile_threads=0),
+        )
         for name, gib in (("executor", limit), ("network", 0.0))
-    }  # fmt: skip
+    }
 
     def ours(way: str, net: Any) -> Timing:
         calls, started = counter.calls, time.perf_counter()
         result = evaluators[way].evaluate(ghn, net)
         seconds = time.perf_counter() - started
-        return Timing(net.name, way, seconds, result.run_s, result.predict_s,
-                      counter.calls - calls, result.top1, result.loss)  # fmt: skip
+        return Timing(
+            net.name,
+            way,
+            seconds,
+            result.run_s,
+            result.predict_s,
+            counter.calls - calls,
+            result.top1,
+            result.loss,
+        )
 
     def theirs(ask: Any, number: int) -> Timing:
         answer = ask([number])
@@ -135,8 +152,9 @@ def _peer(options: BenchConfig, nets: Sequence[Any], images: Any, ghn: Any) -> A
     if any(net.config is None for net in nets):
         raise ValueError(f"the reference runs networks of DeepNets-1M, not {options.split}")
     if images.spec.image_size != 32:
-        raise ValueError(f"beside the reference, images are of 32 pixels, not those of "
-                         f"{images.spec.name}")  # fmt: skip
+        raise ValueError(
+            f"beside the reference, images are of 32 pixels, not those of {images.spec.name}"
+        )
     if images.num_images % images.batch_size:
         raise ValueError(
             f"beside the reference, all batches are whole: {images.num_images} images are no "
@@ -152,22 +170,33 @@ def _peer(options: BenchConfig, nets: Sequence[Any], images: Any, ghn: Any) -> A
         **{f"ghn/{name}": tensor for name, tensor in tensors.items()},
     }
     return reference(
-        "evaluate", [net.config for net in nets], checkout=options.peer,
-        python=options.peer_python, batch_size=images.batch_size, arrays=arrays,
-    )  # fmt: skip
+        "evaluate",
+        [net.config for net in nets],
+        checkout=options.peer,
+        python=options.peer_python,
+        batch_size=images.batch_size,
+        arrays=arrays,
+    )
 
 
 def report(timings: Sequence[Timing]) -> str:
     """Table of all ways; the executor's first architecture of a variant stands apart."""
+
     def of(way):
         return [t for t in timings if t.way == way]
 
     ready = [t for t in of("executor") if t.compiler_calls == 0]
     compiled = [t for t in of("executor") if t.compiler_calls]
-    rows = [("executor, compiling its variant", compiled), ("executor, variant compiled", ready),
-            ("compiled by itself", of("network")), ("reference", of("reference"))]  # fmt: skip
-    lines = [f"{'median per architecture':<34}{'nets':>6}{'total s':>10}{'predict s':>11}"
-             f"{'run s':>9}{'compiler calls':>16}"]  # fmt: skip
+    rows = [
+        ("executor, compiling its variant", compiled),
+        ("executor, variant compiled", ready),
+        ("compiled by itself", of("network")),
+        ("reference", of("reference")),
+    ]
+    lines = [
+        f"{'median per architecture':<34}{'nets':>6}{'total s':>10}{'predict s':>11}"
+        f"{'run s':>9}{'compiler calls':>16}"
+    ]
     for label, group in rows:
         if not group:
             continue
@@ -175,14 +204,17 @@ def report(timings: Sequence[Timing]) -> str:
             float(np.median([getattr(t, name) for t in group]))
             for name in ("seconds", "predict_s", "run_s", "compiler_calls")
         )
-        lines.append(f"{label:<34}{len(group):>6}{total:>10.2f}{predict:>11.3f}{run:>9.2f}"
-                     f"{calls:>16.0f}")  # fmt: skip
+        lines.append(
+            f"{label:<34}{len(group):>6}{total:>10.2f}{predict:>11.3f}{run:>9.2f}{calls:>16.0f}"
+        )
     pairs = {t.name: t for t in of("executor")}
     for way in ("network", "reference"):
         differences = [abs(t.loss - pairs[t.name].loss) / abs(t.loss) for t in of(way)]
         if differences:
-            lines.append(f"largest difference of the loss between executor and {way}: "
-                         f"{max(differences):.1e} of it")  # fmt: skip
+            lines.append(
+                f"largest difference of the loss between executor and {way}: "
+                f"{max(differences):.1e} of it"
+            )
     if ready and of("network"):
         own, shared = (np.median([t.seconds for t in g]) for g in (of("network"), ready))
         once = float(np.median([t.seconds for t in compiled])) if compiled else 0.0
@@ -194,8 +226,10 @@ def report(timings: Sequence[Timing]) -> str:
     both = [(t.seconds, peers[t.name].seconds) for t in ready if t.name in peers]
     if both:
         ratio = float(np.median([a / b for a, b in both]))
-        lines.append(f"executor to reference, {len(both)} architectures of compiled variants: "
-                     f"median of ratios {ratio:.2f}")  # fmt: skip
+        lines.append(
+            f"executor to reference, {len(both)} architectures of compiled variants: "
+            f"median of ratios {ratio:.2f}"
+        )
     return "\n".join(lines)
 
 

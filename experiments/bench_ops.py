@@ -36,8 +36,10 @@ def main(argv: list[str]) -> None:
 
     from ppuda_jax.executor.branches import cell_branches
 
-    print(f"{jax.default_backend()} ({platform.machine()}), {_BATCH.value} images of {_SIZE.value} "
-          f"pixels, {_CHANNELS.value} channels, stride {_STRIDE.value}\n")
+    print(
+        f"{jax.default_backend()} ({platform.machine()}), {_BATCH.value} images of {_SIZE.value} "
+        f"pixels, {_CHANNELS.value} channels, stride {_STRIDE.value}\n"
+    )
     columns = ["operation", "forward, ms", "backward, ms", "forward, GFLOP/s"]
     columns += ["PyTorch, forward", "PyTorch, backward", "ratio of sums"] if _TORCH.value else []
     print(f"| {' | '.join(columns)} |\n|---{'|---' * (len(columns) - 1)}|")
@@ -47,11 +49,16 @@ def main(argv: list[str]) -> None:
         times = _by_turns(timed)
         pixels = _BATCH.value * (_SIZE.value // _STRIDE.value) ** 2
         rate = 2 * pixels * branch.mats * _CHANNELS.value**2 / times[0] / 1e9
-        cells = [branch.name, *(f"{1e3 * t:.2f}" for t in times[:2]),
-                 f"{rate:.0f}" if branch.mats and branch.name != "cse" else ""]
+        cells = [
+            branch.name,
+            *(f"{1e3 * t:.2f}" for t in times[:2]),
+            f"{rate:.0f}" if branch.mats and branch.name != "cse" else "",
+        ]
         if theirs is not None:
-            cells += [*(f"{1e3 * t:.2f}" for t in times[2:]),
-                      f"{sum(times[:2]) / sum(times[2:]):.2f}"]
+            cells += [
+                *(f"{1e3 * t:.2f}" for t in times[2:]),
+                f"{sum(times[:2]) / sum(times[2:]):.2f}",
+            ]
         cells += [""] * (len(columns) - len(cells))
         print(f"| {' | '.join(cells)} |", flush=True)
     print(f"\nmatrix product: {_product_rate():.0f} GFLOP/s")
@@ -102,8 +109,10 @@ def _instruction(branch: Any) -> tuple[Timed, Timed]:
         compiled = jax.jit(run)
         return lambda: jax.block_until_ready(compiled(mats, vecs, inputs, cotangent))
 
-    return (looped(lambda m, v, x, g: branch.apply(m, v, x, gate)),
-            looped(lambda m, v, x, g: pullback(branch)(m, v, x, gate, g)))
+    return (
+        looped(lambda m, v, x, g: branch.apply(m, v, x, gate)),
+        looped(lambda m, v, x, g: pullback(branch)(m, v, x, gate, g)),
+    )
 
 
 def _product_rate() -> float:
@@ -114,8 +123,9 @@ def _product_rate() -> float:
     rows, inner, columns = _BATCH.value * _SIZE.value**2, 49 * _CHANNELS.value, _CHANNELS.value
     left, right = jnp.ones((rows, inner)), jnp.ones((inner, columns))
     product = jax.jit(jnp.matmul)
-    (seconds,) = _by_turns([lambda: jax.block_until_ready(
-        [product(left, right) for _ in range(_REPEATS)])])
+    (seconds,) = _by_turns(
+        [lambda: jax.block_until_ready([product(left, right) for _ in range(_REPEATS)])]
+    )
     return 2 * rows * inner * columns / seconds / 1e9
 
 
@@ -128,8 +138,9 @@ def _torch_operation(name: str) -> tuple[Timed, Timed] | None:
 
     def conv(height: int, width: int, steps: tuple[int, int], dilation: int = 1, groups: int = 1):
         padding = (height // 2 * dilation, width // 2 * dilation)
-        return nn.Conv2d(channels, channels, (height, width), steps, padding, dilation, groups,
-                         bias=False)
+        return nn.Conv2d(
+            channels, channels, (height, width), steps, padding, dilation, groups, bias=False
+        )
 
     def separable(k: int, step: int, dilation: int = 1):
         return [nn.ReLU(), conv(k, k, (step, step), dilation, channels), conv(1, 1, (1, 1))]

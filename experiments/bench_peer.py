@@ -63,8 +63,17 @@ def make_step(args):
     from ppuda.utils import Trainer
 
     nets = DeepNets1M(split="val", nets_dir=args.folder, virtual_edges=50)
-    ghn = GHN(max_shape=(64, 64, 11, 11), num_classes=10, hypernet="gatedgnn", decoder="conv",
-              weight_norm=True, ve=True, layernorm=True, hid=32, debug_level=0)
+    ghn = GHN(
+        max_shape=(64, 64, 11, 11),
+        num_classes=10,
+        hypernet="gatedgnn",
+        decoder="conv",
+        weight_norm=True,
+        ve=True,
+        layernorm=True,
+        hid=32,
+        debug_level=0,
+    )
     ghn.train()
     optimiser = torch.optim.Adam(ghn.parameters(), 1e-3, weight_decay=1e-5)
     never = 10**9
@@ -77,20 +86,25 @@ def make_step(args):
     def step(numbers):
         graphs = GraphBatch([nets[number] for number in numbers])
         started = time.perf_counter()
-        models = [Network(is_imagenet_input=False, num_classes=10, light=True, **net_args)
-                  for net_args in graphs.net_args]
+        models = [
+            Network(is_imagenet_input=False, num_classes=10, light=True, **net_args)
+            for net_args in graphs.net_args
+        ]
         built = time.perf_counter()
         for model in models:
-            model.register_forward_hook(
-                lambda *_: marks.__setitem__("run", time.perf_counter()))
+            model.register_forward_hook(lambda *_: marks.__setitem__("run", time.perf_counter()))
         try:
             trainer.update(models, images, targets, ghn=ghn, graphs=graphs)
         except RuntimeError as error:
             return {"error": str(error)}
         ended = time.perf_counter()
-        return {"step": ended - started, "build": built - started,
-                "predict": marks["predicted"] - built,
-                "forward": marks["run"] - marks["predicted"], "backward": ended - marks["run"]}
+        return {
+            "step": ended - started,
+            "build": built - started,
+            "predict": marks["predicted"] - built,
+            "forward": marks["run"] - marks["predicted"],
+            "backward": ended - marks["run"],
+        }
 
     return step
 
@@ -114,8 +128,13 @@ def make_evaluate(args):
     virtual_edges = 50 if config["ve"] else 1
     nets = DeepNets1M(split="val", nets_dir=args.folder, virtual_edges=virtual_edges)
     ghn = GHN(**config, debug_level=0)
-    ghn.load_state_dict({name.removeprefix("ghn/"): tensor for name, tensor in arrays.items()
-                         if name.startswith("ghn/")})
+    ghn.load_state_dict(
+        {
+            name.removeprefix("ghn/"): tensor
+            for name, tensor in arrays.items()
+            if name.startswith("ghn/")
+        }
+    )
     ghn.eval()
     images = arrays["images"].split(args.batch_size)
     labels = arrays["labels"].split(args.batch_size)
@@ -124,8 +143,9 @@ def make_evaluate(args):
         (number,) = numbers
         graphs = GraphBatch([nets[number]]).to_device("cpu")  # makes tensors of its lists
         started = time.perf_counter()
-        model = Network(is_imagenet_input=False, num_classes=config["num_classes"],
-                        **graphs.net_args[0]).eval()
+        model = Network(
+            is_imagenet_input=False, num_classes=config["num_classes"], **graphs.net_args[0]
+        ).eval()
         built = time.perf_counter()
         with torch.no_grad():
             ghn(model, graphs)
@@ -134,10 +154,14 @@ def make_evaluate(args):
         ended = time.perf_counter()
         logits = torch.cat([out[0] if isinstance(out, tuple) else out for out in outputs])
         targets = torch.cat(labels)
-        return {"seconds": ended - started, "build_s": built - started,
-                "predict_s": predicted - built, "run_s": ended - predicted,
-                "top1": (logits.argmax(1) == targets).float().mean().item(),
-                "loss": torch.nn.functional.cross_entropy(logits, targets).item()}
+        return {
+            "seconds": ended - started,
+            "build_s": built - started,
+            "predict_s": predicted - built,
+            "run_s": ended - predicted,
+            "top1": (logits.argmax(1) == targets).float().mean().item(),
+            "loss": torch.nn.functional.cross_entropy(logits, targets).item(),
+        }
 
     return evaluate
 

@@ -108,13 +108,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--models", default="resnet50,densenet121,vit,vit_b16",
-                        help=f"comma-separated: densenet121, {', '.join(MODELS)}")  # fmt: skip
+    parser.add_argument(
+        "--models",
+        default="resnet50,densenet121,vit,vit_b16",
+        help=f"comma-separated: densenet121, {', '.join(MODELS)}",
+    )
     parser.add_argument("--checkpoint", help="default: random weights of the published size")
     parser.add_argument("--repeats", type=int, default=5)
     args = parser.parse_args(argv)
-    print(f"{'model':20}{'nodes':>6}{'params':>12}{'trace s':>9}{'first s':>9}{'warm ms':>9}"
-          f"{'ms/M':>7}{'extra memory':>14}")  # fmt: skip
+    print(
+        f"{'model':20}{'nodes':>6}{'params':>12}{'trace s':>9}{'first s':>9}{'warm ms':>9}"
+        f"{'ms/M':>7}{'extra memory':>14}"
+    )
     for name in args.models.split(","):
         row = measure(name, args.checkpoint, args.repeats)
         print(

@@ -78,10 +78,16 @@ class Bench:
 
         self.parallel = parallel
         self.settings = TrainConfig(
-            dataset="digits", model=_MODEL.value, meta_batch_size=_META_BATCH.value,
-            batch_size=_BATCH.value, compute_dtype=_DTYPE.value, seed=_SEED.value, num_devices=1,
-            steps=10**6, compilation_cache=None if _CACHE.value == "none" else _CACHE.value,
-        )  # fmt: skip
+            dataset="digits",
+            model=_MODEL.value,
+            meta_batch_size=_META_BATCH.value,
+            batch_size=_BATCH.value,
+            compute_dtype=_DTYPE.value,
+            seed=_SEED.value,
+            num_devices=1,
+            steps=10**6,
+            compilation_cache=None if _CACHE.value == "none" else _CACHE.value,
+        )
         use_cache(self.settings.compilation_cache)
         self.compiles = CompileCounter()
         self.task = deepnets_task(self.settings)
@@ -105,9 +111,13 @@ class Bench:
         from ppuda_jax.data.stream import ArchitectureStream
 
         return ArchitectureStream(
-            self.task.networks, meta_batch_size=self.settings.meta_batch_size, workers=0,
-            prefetch=0, shares=shares, state=GroupingState(next_index=first),
-        )  # fmt: skip
+            self.task.networks,
+            meta_batch_size=self.settings.meta_batch_size,
+            workers=0,
+            prefetch=0,
+            shares=shares,
+            state=GroupingState(next_index=first),
+        )
 
     def warm_up(self) -> tuple[WarmUp, frozenset]:
         """Compiles the most frequent variants, and runs each once."""
@@ -153,12 +163,17 @@ class Bench:
         empty = no_backward.replace(
             forward_count=jax.tree.map(np.zeros_like, programs.forward_count)
         )
-        cases = {"step": programs, "no_backward": no_backward, "empty": empty,
-                 "additions": _additions(variant, programs)}  # fmt: skip
+        cases = {
+            "step": programs,
+            "no_backward": no_backward,
+            "empty": empty,
+            "additions": _additions(variant, programs),
+        }
         row = {k: self.step(variant, arrays.replace(programs=case)) for k, case in cases.items()}
         one = jax.device_put(jax.tree.map(lambda leaf: leaf[0, 0], arrays))
-        for name, program in zip(("predict", "predict_grad"), self._predictors(variant),
-                                 strict=True):  # fmt: skip
+        for name, program in zip(
+            ("predict", "predict_grad"), self._predictors(variant), strict=True
+        ):
             jax.block_until_ready(program(self.state.theta, one))
             started = time.perf_counter()
             jax.block_until_ready(program(self.state.theta, one))
@@ -230,8 +245,12 @@ def compare(bench: Bench, groups: Sequence[Any]) -> tuple[list[float], list[Row]
 def _save_row(group: Any, seconds: float, row: Mapping[str, Any]) -> None:
     if _ROWS.value:
         with open(_ROWS.value, "a", encoding="utf-8") as file:
-            entry = {"indices": group.indices, "variant": dataclasses.asdict(group.variant),
-                     "ours": seconds, "reference": row}  # fmt: skip
+            entry = {
+                "indices": group.indices,
+                "variant": dataclasses.asdict(group.variant),
+                "ours": seconds,
+                "reference": row,
+            }
             file.write(json.dumps(entry) + "\n")
 
 
@@ -260,12 +279,17 @@ def main(argv: list[str]) -> None:
     warm_up, variants = bench.warm_up()
     keep_freed_memory()
     after_compiling = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(f"{jax.devices()[0].device_kind} ({platform.machine()}, {os.cpu_count()} cores), JAX "
-          f"{jax.__version__}, {_MODEL.value}, batch {_BATCH.value}, meta-batch "
-          f"{_META_BATCH.value}, {_DTYPE.value}\n")  # fmt: skip
-    print(f"warm-up: {warm_up.compiled} of {warm_up.found} variants compiled in "
-          f"{warm_up.seconds:.1f} s ({warm_up.on_disk} were in the cache); they run "
-          f"{warm_up.covered:.1%} of the networks\n", flush=True)  # fmt: skip
+    print(
+        f"{jax.devices()[0].device_kind} ({platform.machine()}, {os.cpu_count()} cores), JAX "
+        f"{jax.__version__}, {_MODEL.value}, batch {_BATCH.value}, meta-batch "
+        f"{_META_BATCH.value}, {_DTYPE.value}\n"
+    )
+    print(
+        f"warm-up: {warm_up.compiled} of {warm_up.found} variants compiled in "
+        f"{warm_up.seconds:.1f} s ({warm_up.on_disk} were in the cache); they run "
+        f"{warm_up.covered:.1%} of the networks\n",
+        flush=True,
+    )
     stream = bench.stream(dict.fromkeys(variants, 1.0), _PROBE.value)
     calls, seconds, builds, groups = bench.compiles.calls, [], [], []
     kept = max(_BREAKDOWN.value, _PEER_ARCHS.value if _PEER.value else 0) // _META_BATCH.value
@@ -279,9 +303,12 @@ def main(argv: list[str]) -> None:
     new = bench.compiles.calls - calls
     seen = len(seconds) * _META_BATCH.value
     print(f"compilations over {seen} never-seen architectures: {new}\n")
-    print(table(["s", "mean", "median", "90 %", "max"],
-                [["step", *summary(seconds)],
-                 ["sampling and arrays (in workers)", *summary(builds)]]))  # fmt: skip
+    print(
+        table(
+            ["s", "mean", "median", "90 %", "max"],
+            [["step", *summary(seconds)], ["sampling and arrays (in workers)", *summary(builds)]],
+        )
+    )
     print(f"\n{memory_line(after_compiling)}", flush=True)
     apart = groups[: -(-_BREAKDOWN.value // _META_BATCH.value)]
     for variant in {group.variant for group in apart}:

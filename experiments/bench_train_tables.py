@@ -19,8 +19,10 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 def summary(seconds: Sequence[float]) -> list[float]:
     """Mean, median, 90th percentile and maximum."""
-    return [float(x) for x in (np.mean(seconds), np.median(seconds),
-                               np.percentile(seconds, 90), np.max(seconds))]  # fmt: skip
+    return [
+        float(x)
+        for x in (np.mean(seconds), np.median(seconds), np.percentile(seconds, 90), np.max(seconds))
+    ]
 
 
 def comparison(ours: Sequence[float], peers: Sequence[Row]) -> str:
@@ -30,12 +32,17 @@ def comparison(ours: Sequence[float], peers: Sequence[Row]) -> str:
     rows = [
         ["ours", *summary(ours), ""],
         ["reference", *summary(theirs), ""],
-        ["ratio", *[a / b for a, b in zip(summary(ours), summary(theirs), strict=True)],
-         float(np.median(ratios))],
-    ]  # fmt: skip
+        [
+            "ratio",
+            *[a / b for a, b in zip(summary(ours), summary(theirs), strict=True)],
+            float(np.median(ratios)),
+        ],
+    ]
     head = ["s/step", "mean", "median", "90 %", "max", "median of ratios"]
-    parts = [[name, float(np.mean([row[name] for row in peers]))]
-             for name in ("build", "predict", "forward", "backward")]  # fmt: skip
+    parts = [
+        [name, float(np.mean([row[name] for row in peers]))]
+        for name in ("build", "predict", "forward", "backward")
+    ]
     note = (
         f"{len(theirs)} steps each, by turns, on the same architectures. Neither time has the\n"
         "graphs in it (both implementations make or read them in other processes); the\n"

@@ -49,8 +49,11 @@ def main(argv: list[str]) -> None:
                 print(f"  {name}: logits {logits:.1e}, gradients {gradients:.1e}")
         worst = np.maximum(worst, deviations.max(axis=0))
         logits, gradients = deviations.max(axis=0)
-        print(f"{variant}: {len(items)} networks, largest deviation of logits {logits:.1e}, of "
-              f"gradients {gradients:.1e}", flush=True)
+        print(
+            f"{variant}: {len(items)} networks, largest deviation of logits {logits:.1e}, of "
+            f"gradients {gradients:.1e}",
+            flush=True,
+        )
     print("\nnetworks with each option:")
     for name, count in sorted(counts.items()):
         print(f"  {name:24} {count:5}")
@@ -77,8 +80,9 @@ def choose(count: int, max_variants: int, width: int) -> dict[Any, list[tuple[st
     first = list(itertools.islice(stream, 4 * count))
     frequent = collections.Counter(variant_of(plan) for _, plan in first)
     kept = {variant: [] for variant, _ in frequent.most_common(max_variants)}
-    fitting = ((name, plan) for name, plan in itertools.chain(first, stream)
-               if variant_of(plan) in kept)
+    fitting = (
+        (name, plan) for name, plan in itertools.chain(first, stream) if variant_of(plan) in kept
+    )
     for name, plan in itertools.islice(fitting, count):
         kept[variant_of(plan)].append((name, plan))
     return {variant: items for variant, items in kept.items() if items}
@@ -89,8 +93,12 @@ def features(plan: Any) -> set[str]:
     config = plan.config
     stem = "stem ViT" if config.is_vit else f"stem type {config.stem_type}, kernel {config.ks}"
     head = f"head {'pool' if config.glob_avg else 'flatten'}, {config.fc_layers} layers"
-    return {op.kind for op in plan.ops} | {stem, head, f"norm {config.norm}",
-                                           f"preprocessing {config.preproc}"}
+    return {op.kind for op in plan.ops} | {
+        stem,
+        head,
+        f"norm {config.norm}",
+        f"preprocessing {config.preproc}",
+    }
 
 
 def compare(
@@ -112,9 +120,15 @@ def compare(
     labels = jnp.arange(batch) % 10
     programs = [make_program(plan, variant) for _, plan in items]
     needs = [rows_needed([program]) for program in programs]
-    capacity = Capacity(*(
-        tuple((name, max(dict(getattr(need, kind))[name] for need in needs))
-              for name, _ in getattr(needs[0], kind)) for kind in ("mats", "vecs")))
+    capacity = Capacity(
+        *(
+            tuple(
+                (name, max(dict(getattr(need, kind))[name] for need in needs))
+                for name, _ in getattr(needs[0], kind)
+            )
+            for kind in ("mats", "vecs")
+        )
+    )
 
     def flax_loss(net: Network, params: Any) -> tuple[Any, Any]:
         out = net.apply({"params": params}, images)
@@ -133,8 +147,10 @@ def compare(
         loss = functools.partial(flax_loss, Network(plan))
         expected_gradient, expected = jax.grad(loss, has_aux=True)(as_dtype(params, dtype))
         packed = pack_params([program], [jax.device_get(expected_gradient)], capacity)
-        yield (deviation([logits], [np.asarray(expected)]),
-               deviation(jax.tree.leaves(gradient), jax.tree.leaves(packed)))
+        yield (
+            deviation([logits], [np.asarray(expected)]),
+            deviation(jax.tree.leaves(gradient), jax.tree.leaves(packed)),
+        )
 
 
 def as_dtype(tree: Any, dtype: Any) -> Any:

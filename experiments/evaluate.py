@@ -92,20 +92,29 @@ def run(options: EvaluateConfig) -> str:
     spec = images_lib.dataset_spec(dataset)
     groups = {
         split: evaluation.choose_networks(
-            split, options.num_nets, indices=options.arch, num_classes=spec.num_classes,
-            image_size=spec.image_size, max_variants=options.max_variants,
+            split,
+            options.num_nets,
+            indices=options.arch,
+            num_classes=spec.num_classes,
+            image_size=spec.image_size,
+            max_variants=options.max_variants,
         )
         for split in options.split
-    }  # fmt: skip
+    }
     evaluators, found = {}, {}
     for split, nets in groups.items():
         part = "val" if split == "val" else "test"
         if part not in evaluators:
             images = evaluation.load_eval_images(
-                dataset, part, options.data_dir, batch_size=options.batch_size,
-                max_images=options.max_images, noise=options.noise, seed=options.seed,
+                dataset,
+                part,
+                options.data_dir,
+                batch_size=options.batch_size,
+                max_images=options.max_images,
+                noise=options.noise,
+                seed=options.seed,
                 calibration_images=options.calibration_images,
-            )  # fmt: skip
+            )
             shared = next(iter(evaluators.values()), None)
             evaluators[part] = (
                 shared.with_images(images)
@@ -113,20 +122,26 @@ def run(options: EvaluateConfig) -> str:
                 else evaluation.Evaluator(ghn.config, images, settings)
             )
         found[split] = evaluation.evaluate_archs(
-            ghn, nets, evaluators[part].images, evaluator=evaluators[part],
-            results_path=_results_path(options.output, split), progress=_Bar(split),
-        )  # fmt: skip
+            ghn,
+            nets,
+            evaluators[part].images,
+            evaluator=evaluators[part],
+            results_path=_results_path(options.output, split),
+            progress=_Bar(split),
+        )
     sgd = _train_first(options, dataset, groups, evaluators)
     if options.output is not None:
         _write(options.output, found)
     programs = next(iter(evaluators.values())).programs
-    return "\n".join([
-        _table(options, ghn, dataset, found),
-        *(describe(split, results) for split, results in found.items()),
-        *describe_sgd(sgd, found),
-        f"{programs} compiled programs, {counter.calls} calls of the compiler "
-        f"({counter.cache_hits} answered by the cache), {counter.seconds:.0f} s",
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            _table(options, ghn, dataset, found),
+            *(describe(split, results) for split, results in found.items()),
+            *describe_sgd(sgd, found),
+            f"{programs} compiled programs, {counter.calls} calls of the compiler "
+            f"({counter.cache_hits} answered by the cache), {counter.seconds:.0f} s",
+        ]
+    )
 
 
 def _train_first(
@@ -150,12 +165,19 @@ def _train_first(
             print(f"{net.name} is not trained: {reason}", file=sys.stderr)
         else:
             nets.append(net)
-    return list(train_archs(
-        trainer, evaluator, nets, trainer.epoch,
-        seed=options.seed, results_path=_results_path(options.output, "sgd"),
-        progress=lambda r: print(f"{r.name}: SGD {r.top1:.3f} in {r.train_s:.0f} s",
-                                 file=sys.stderr),
-    ))  # fmt: skip
+    return list(
+        train_archs(
+            trainer,
+            evaluator,
+            nets,
+            trainer.epoch,
+            seed=options.seed,
+            results_path=_results_path(options.output, "sgd"),
+            progress=lambda r: print(
+                f"{r.name}: SGD {r.top1:.3f} in {r.train_s:.0f} s", file=sys.stderr
+            ),
+        )
+    )
 
 
 def describe_sgd(sgd: Sequence, found: Mapping[str, Sequence]) -> list[str]:
@@ -169,13 +191,18 @@ def describe_sgd(sgd: Sequence, found: Mapping[str, Sequence]) -> list[str]:
     predicted = [result for result in results if result.name in names]
     mean, error = mean_and_error([100 * result.top1 for result in sgd])
     ours = mean_and_error([100 * result.top1 for result in predicted])
-    epoch, predict = (mean_and_error(values)[0] for values in (
-        [result.train_s for result in sgd], [result.predict_s for result in predicted]))
+    epoch, predict = (
+        mean_and_error(values)[0]
+        for values in (
+            [result.train_s for result in sgd],
+            [result.predict_s for result in predicted],
+        )
+    )
     return [
         f"{split}, {len(sgd)} networks trained by SGD for one epoch: top-1 {mean:.1f} ± "
         f"{error:.1f} % in {epoch:.1f} s each; predicted {ours[0]:.1f} ± {ours[1]:.1f} % in "
         f"{predict:.3f} s"
-    ]  # fmt: skip
+    ]
 
 
 def _table(options: EvaluateConfig, ghn: Any, dataset: str, found: Mapping[str, Sequence]) -> str:

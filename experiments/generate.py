@@ -64,9 +64,7 @@ def main(argv: list[str]) -> None:
     given = flags.FLAGS
     names = EVAL_SPLITS if given.split == ["eval"] else tuple(given.split)
     output = given.output or f"deepnets1m_{'eval' if len(names) > 1 else names[0]}.hdf5"
-    reports = generate(
-        names, given.num_nets, output, given.processes, given.seed, given.overwrite
-    )
+    reports = generate(names, given.num_nets, output, given.processes, given.seed, given.overwrite)
     print(table(reports, given.processes or os.cpu_count() or 1))
     print(f"written: {output}")
 

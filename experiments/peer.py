@@ -48,9 +48,16 @@ def reference(
         if arrays is not None:
             np.savez(os.path.join(folder, "arrays.npz"), **arrays)
         script = pathlib.Path(__file__).with_name("bench_peer.py")
-        command = [python, "-P", str(script), f"--task={task}", f"--checkout={checkout}",
-                   f"--folder={folder}", f"--batch_size={batch_size}",
-                   f"--threads={os.cpu_count()}"]  # fmt: skip
+        command = [
+            python,
+            "-P",
+            str(script),
+            f"--task={task}",
+            f"--checkout={checkout}",
+            f"--folder={folder}",
+            f"--batch_size={batch_size}",
+            f"--threads={os.cpu_count()}",
+        ]
         process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
         )

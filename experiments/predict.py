@@ -82,8 +82,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--checkpoint", default="ghn2-cifar10", help="name, folder or .pt file")
     parser.add_argument("--output", help="orbax folder or .safetensors file to write")
     parser.add_argument("--image_size", type=int, help="default: that of the dataset")
-    parser.add_argument("--any_image_size", action="store_true",
-                        help="accept another size than the checkpoint was trained for")  # fmt: skip
+    parser.add_argument(
+        "--any_image_size",
+        action="store_true",
+        help="accept another size than the checkpoint was trained for",
+    )
     parser.add_argument("--unsupported", choices=("error", "init", "skip"), default="error")
     parser.add_argument("--describe", action="store_true", help="print the graph's nodes")
     parser.add_argument("--draw", help="file for a picture of the graph")
@@ -91,8 +94,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--dataset", help="default: by the classes of the checkpoint")
     parser.add_argument("--data_dir")
     parser.add_argument("--max_images", type=int, help="only the first test images")
-    parser.add_argument("--calibrate", type=int, default=0, metavar="BATCHES",
-                        help="fill batch_stats from so many training batches first")  # fmt: skip
+    parser.add_argument(
+        "--calibrate",
+        type=int,
+        default=0,
+        metavar="BATCHES",
+        help="fill batch_stats from so many training batches first",
+    )
     return parser
 
 
@@ -129,8 +137,13 @@ def _run(args: argparse.Namespace) -> None:
     initial = variables["params"] if args.unsupported == "init" else None
     start = time.perf_counter()
     params = predict_params(
-        apply_fn, graph, ghn=ghn, unsupported=args.unsupported, initial=initial,
-        any_image_size=args.any_image_size)  # fmt: skip
+        apply_fn,
+        graph,
+        ghn=ghn,
+        unsupported=args.unsupported,
+        initial=initial,
+        any_image_size=args.any_image_size,
+    )
     jax.block_until_ready(params)
     predicted = time.perf_counter() - start
     count = sum(leaf.size for leaf in jax.tree.leaves(params))

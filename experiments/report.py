@@ -85,9 +85,9 @@ def training_report(
     variants = trained_variants(settings, task)
     nets = unseen_networks(variants, num_nets, spec.num_classes, spec.image_size)
     evaluator = Evaluator(
-        config, images, EvalSettings(
-            compute_dtype=settings.compute_dtype, num_devices=settings.num_devices
-        )
+        config,
+        images,
+        EvalSettings(compute_dtype=settings.compute_dtype, num_devices=settings.num_devices),
     )
     before, after = LoadedGHN(config, task.theta), LoadedGHN(config, theta)
     untrained = evaluate_archs(before, nets, images, evaluator=evaluator)
@@ -110,10 +110,15 @@ def _train_some(
 
 
 def _format(
-    spec: Any, num_images: int, nets: Sequence[EvalNet], random: Sequence[NetResult],
-    untrained: Sequence[NetResult], trained: Sequence[NetResult], sgd: Sequence[SgdResult],
+    spec: Any,
+    num_images: int,
+    nets: Sequence[EvalNet],
+    random: Sequence[NetResult],
+    untrained: Sequence[NetResult],
+    trained: Sequence[NetResult],
+    sgd: Sequence[SgdResult],
     fraction: float,
-) -> str:  # fmt: skip
+) -> str:
     lines = [
         f"{len(nets)} architectures of the test split, never seen in training; {num_images} test "
         f"images of {spec.name}; top-1 in %",

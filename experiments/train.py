@@ -79,9 +79,7 @@ def validation(settings: TrainConfig) -> Callable[[Any, int], Mapping[str, float
 
     spec = dataset_spec(settings.dataset)
     ghn = ghn_config(settings, spec.image_size, spec.num_classes)
-    options = EvalSettings(
-        compute_dtype=settings.compute_dtype, num_devices=settings.num_devices
-    )
+    options = EvalSettings(compute_dtype=settings.compute_dtype, num_devices=settings.num_devices)
     return validation_hook(ghn, settings.dataset, settings.data_dir, settings=options)
 
 

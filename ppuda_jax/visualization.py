@@ -14,9 +14,22 @@ from ppuda_jax.graphs.arch_graph import ArchGraph
 from ppuda_jax.primitives import PRIMITIVES
 
 _ORDER = (
-    "sep_conv", "dil_conv", "conv", "bias", "msa", "cse", "bn", "ln", "pos_enc", "max_pool",
-    "avg_pool", "glob_avg", "sum", "concat", "input",
-)  # fmt: skip
+    "sep_conv",
+    "dil_conv",
+    "conv",
+    "bias",
+    "msa",
+    "cse",
+    "bn",
+    "ln",
+    "pos_enc",
+    "max_pool",
+    "avg_pool",
+    "glob_avg",
+    "sum",
+    "concat",
+    "input",
+)
 _FIXED = {"bias": (1.0, 0.0, 1.0), "msa": (0.04, 0.04, 0.04), "ln": (1.0, 1.0, 0.0)}
 _SQUARES = ("bn", "ln", "pos_enc", "input")
 
@@ -89,15 +102,28 @@ def draw_graph(graph: Any, path: str | os.PathLike[str] | None = None, labels: b
         members = np.flatnonzero(kinds == kind).tolist()
         if members:
             networkx.draw_networkx_nodes(
-                network, where, nodelist=members, ax=axes, node_size=28, linewidths=0.5,
-                node_color=[colours[kind]], edgecolors="gray", label=kind,
-                node_shape="s" if kind in _SQUARES else "o")  # fmt: skip
+                network,
+                where,
+                nodelist=members,
+                ax=axes,
+                node_size=28,
+                linewidths=0.5,
+                node_color=[colours[kind]],
+                edgecolors="gray",
+                label=kind,
+                node_shape="s" if kind in _SQUARES else "o",
+            )
     networkx.draw_networkx_edges(network, where, ax=axes, node_size=28, width=0.5, arrowsize=5)
     if labels:
         shifted = {node: (x + 0.05, y) for node, (x, y) in where.items()}
         networkx.draw_networkx_labels(
-            network, shifted, dict(enumerate(kinds)), font_size=5, ax=axes,
-            horizontalalignment="left")  # fmt: skip
+            network,
+            shifted,
+            dict(enumerate(kinds)),
+            font_size=5,
+            ax=axes,
+            horizontalalignment="left",
+        )
     axes.legend(fontsize=6, loc="upper right", markerscale=0.7)
     axes.set_axis_off()
     if path is not None:

@@ -18,9 +18,22 @@ def plan_of(normal: str, reduce: str, *, concat=(2,), **settings: Any) -> Plan:
         return [[op, int(state)] for op, state in (item.split(":") for item in text.split())]
 
     base = {
-        "n_cells": 5, "C": WIDTH, "C_mult": 1, "ks": 3, "stem_type": 0, "stem_pool": True,
-        "norm": "bnorm", "preproc": True, "glob_avg": True, "fc_layers": 1, "fc_dim": 64,
-    }  # fmt: skip
-    genotype = {"normal": edges(normal), "reduce": edges(reduce), "normal_concat": list(concat),
-                "reduce_concat": list(concat)}
+        "n_cells": 5,
+        "C": WIDTH,
+        "C_mult": 1,
+        "ks": 3,
+        "stem_type": 0,
+        "stem_pool": True,
+        "norm": "bnorm",
+        "preproc": True,
+        "glob_avg": True,
+        "fc_layers": 1,
+        "fc_dim": 64,
+    }
+    genotype = {
+        "normal": edges(normal),
+        "reduce": edges(reduce),
+        "normal_concat": list(concat),
+        "reduce_concat": list(concat),
+    }
     return make_plan(NetConfig.from_dict({**base, **settings, "genotype": genotype}))

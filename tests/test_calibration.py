@@ -30,7 +30,8 @@ def test_statistics_are_the_mean_over_batches_at_any_momentum(momentum):
     calibrated = calibrate(net.apply, {"params": params}, iter(data), train=True)
     found = calibrated["batch_stats"]["BatchNorm_0"]
     np.testing.assert_allclose(
-        found["mean"], np.mean([x.mean(0) for x in data], axis=0), rtol=1e-4, atol=1e-5)
+        found["mean"], np.mean([x.mean(0) for x in data], axis=0), rtol=1e-4, atol=1e-5
+    )
     np.testing.assert_allclose(found["var"], np.mean([x.var(0) for x in data], axis=0), rtol=1e-3)
     assert calibrated["params"] is params
 

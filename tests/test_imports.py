@@ -69,8 +69,11 @@ def test_architectures_know_no_jax():
 
 
 def test_only_one_module_maps_over_devices():
-    users = [path.name for path in _modules()
-             if any(word in path.read_text() for word in ("pmap(", "shard_map("))]
+    users = [
+        path.name
+        for path in _modules()
+        if any(word in path.read_text() for word in ("pmap(", "shard_map("))
+    ]
     assert users == ["parallel.py"]
 
 

@@ -41,8 +41,12 @@ thread.join()
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the setting is glibc's")
 @pytest.mark.parametrize(("share", "keep"), [(False, False), (True, False), (True, True)])
 def test_a_block_freed_by_a_thread_is_reused_without_page_faults(share, keep):
-    out = subprocess.run([sys.executable, "-c", SCRIPT.format(share=share, keep=keep)],
-                         check=True, capture_output=True, text=True).stdout.split()
+    out = subprocess.run(
+        [sys.executable, "-c", SCRIPT.format(share=share, keep=keep)],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.split()
     shared, kept, first, second, again, third = out
     assert (shared, kept, again) == (str(share), str(keep), "True")
     pages = (200 << 20) // 4096

@@ -41,8 +41,11 @@ def test_split_puts_one_slice_on_each_device():
     topology = parallel.make_topology(4)
     placed = parallel.split({"x": np.arange(8.0).reshape(2, 4)}, topology)["x"]
     assert {tuple(s.data[:, 0].tolist()) for s in placed.addressable_shards} == {
-        (0.0, 4.0), (1.0, 5.0), (2.0, 6.0), (3.0, 7.0),
-    }  # fmt: skip
+        (0.0, 4.0),
+        (1.0, 5.0),
+        (2.0, 6.0),
+        (3.0, 7.0),
+    }
     assert topology.host_shards == range(4)
 
 

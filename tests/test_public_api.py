@@ -24,8 +24,13 @@ def test_all_is_sorted_and_exact():
 
 def test_type_checkers_see_the_same_names():
     tree = ast.parse(Path(pj.__file__).read_text())
-    seen = [alias.asname for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)
-            for alias in node.names if alias.asname]
+    seen = [
+        alias.asname
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+        if alias.asname
+    ]
     assert sorted(seen) == pj.__all__
 
 
@@ -34,15 +39,21 @@ def test_every_public_name_has_a_docstring():
 
 
 def test_every_argument_of_a_public_function_is_annotated():
-    bare = [(name, argument) for name in pj.__all__ if inspect.isfunction(getattr(pj, name))
-            for argument, parameter in inspect.signature(getattr(pj, name)).parameters.items()
-            if parameter.annotation is inspect.Parameter.empty]
+    bare = [
+        (name, argument)
+        for name in pj.__all__
+        if inspect.isfunction(getattr(pj, name))
+        for argument, parameter in inspect.signature(getattr(pj, name)).parameters.items()
+        if parameter.annotation is inspect.Parameter.empty
+    ]
     assert not bare
 
 
 def test_using_every_name_loads_no_heavy_package():
-    code = ("import sys, ppuda_jax as pj; [getattr(pj, name) for name in pj.__all__]; "
-            f"print([m for m in {HEAVY!r} if m in sys.modules])")
+    code = (
+        "import sys, ppuda_jax as pj; [getattr(pj, name) for name in pj.__all__]; "
+        f"print([m for m in {HEAVY!r} if m in sys.modules])"
+    )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
 

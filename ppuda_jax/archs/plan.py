@@ -168,9 +168,22 @@ class _Builder:
         size = h_out or -(-h_in // stride)
         output = len(self.channels)
         self.ops.append(
-            Op(kind, name, cell, inputs, output, self.channels[source], c_out, h_in, size,
-               kernel, stride, norm, relu)
-        )  # fmt: skip
+            Op(
+                kind,
+                name,
+                cell,
+                inputs,
+                output,
+                self.channels[source],
+                c_out,
+                h_in,
+                size,
+                kernel,
+                stride,
+                norm,
+                relu,
+            )
+        )
         self.channels.append(c_out)
         self.sizes.append(size)
         return output

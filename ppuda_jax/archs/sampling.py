@@ -91,9 +91,7 @@ def sample_base(rng: np.random.Generator, split: str | Split = "train") -> NetCo
     return _draw_base(_draws(rng), get_split(split) if isinstance(split, str) else split)
 
 
-def arch_at(
-    split: str | Split, index: int, image_size: int = 32, seed: int = 0
-) -> NetConfig:
+def arch_at(split: str | Split, index: int, image_size: int = 32, seed: int = 0) -> NetConfig:
     """Returns architecture `index` of a split, which depends on nothing else.
 
     Args:
@@ -226,10 +224,15 @@ def _draw_candidate(draw: Draw, spec: Split) -> tuple[int, Callable[[], NetConfi
     stem_pool = stem_type == 0 and draw() < 0.5
     layers = _between(draw, 1, 2)
     key = _fingerprint(
-        normal, reduce, concat, concat, is_vit,
-        (cells, multiplier, preproc, glob_avg, layers), has_norm,
+        normal,
+        reduce,
+        concat,
+        concat,
+        is_vit,
+        (cells, multiplier, preproc, glob_avg, layers),
+        has_norm,
         (kernel, stem_type, stem_pool),
-    )  # fmt: skip
+    )
 
     def build() -> NetConfig:
         return NetConfig(
@@ -270,9 +273,8 @@ def _draw_cells(
     reduce = _draw_edges(draw, steps, lowest, _POOLING_OPS if only_pool else len(CELL_OPS))
     last = steps + 1
     concat = tuple(
-        state for state in range(2, last + 1)
-        if state == last or not drop_concat or draw() < 0.5
-    )  # fmt: skip
+        state for state in range(2, last + 1) if state == last or not drop_concat or draw() < 0.5
+    )
     return normal, reduce, concat
 
 

@@ -135,9 +135,12 @@ class Evaluator:
         with self._lock:
             if net.variant not in self._runners:
                 self._runners[net.variant] = ExecutorRunner(
-                    self.config, net.variant, self._topology, self.settings.compute_dtype,
+                    self.config,
+                    net.variant,
+                    self._topology,
+                    self.settings.compute_dtype,
                     self.images.calibration,
-                )  # fmt: skip
+                )
             self._runners.move_to_end(net.variant)
             while len(self._runners) > max(_KEPT_VARIANTS, self.compile_threads + 2):
                 _, dropped = self._runners.popitem(last=False)
@@ -205,8 +208,16 @@ class Evaluator:
                 tables = runner.pack(net, he_params(net.plan, self._seed(net)))
             jax.block_until_ready(tables)
         score = functools.partial(runner.score, tables, arrays)
-        return self._result(net, net.plan.num_params, score, compile_timer, predict_timer,
-                            runner.name, "", self._batches_at_once(net))  # fmt: skip
+        return self._result(
+            net,
+            net.plan.num_params,
+            score,
+            compile_timer,
+            predict_timer,
+            runner.name,
+            "",
+            self._batches_at_once(net),
+        )
 
     def _by_itself(self, ghn: LoadedGHN, net: EvalNet, reason: str) -> NetResult:
         predicted = self.settings.params == "ghn"
@@ -220,20 +231,44 @@ class Evaluator:
             jax.block_until_ready(params)
         self._past_programs.append(runner.programs)
         num_params = sum(leaf.size for leaf in jax.tree.leaves(params))
-        return self._result(net, num_params, functools.partial(runner.score, params),
-                            compile_timer, predict_timer, runner.name, reason)  # fmt: skip
+        return self._result(
+            net,
+            num_params,
+            functools.partial(runner.score, params),
+            compile_timer,
+            predict_timer,
+            runner.name,
+            reason,
+        )
 
     def _result(
-        self, net: EvalNet, num_params: int, score: Callable[..., jax.Array],
-        compile_timer: Timer, predict_timer: Timer, runner: str, reason: str, at_once: int = 1,
-    ) -> NetResult:  # fmt: skip
+        self,
+        net: EvalNet,
+        num_params: int,
+        score: Callable[..., jax.Array],
+        compile_timer: Timer,
+        predict_timer: Timer,
+        runner: str,
+        reason: str,
+        at_once: int = 1,
+    ) -> NetResult:
         with Timer() as run_timer:
             top1, top5, loss = self.score(score, at_once)
         return NetResult(
-            net.split, net.index, net.name, num_params, top1, top5, loss,
-            self.images.num_images, predict_timer.seconds, run_timer.seconds,
-            compile_timer.seconds, runner, reason,
-        )  # fmt: skip
+            net.split,
+            net.index,
+            net.name,
+            num_params,
+            top1,
+            top5,
+            loss,
+            self.images.num_images,
+            predict_timer.seconds,
+            run_timer.seconds,
+            compile_timer.seconds,
+            runner,
+            reason,
+        )
 
     def score(
         self, batch_sums: Callable[..., jax.Array], at_once: int = 1
@@ -248,8 +283,9 @@ class Evaluator:
             sums = jax.device_get([batch_sums(batch) for batch in self.images.batches])
         else:
             with concurrent.futures.ThreadPoolExecutor(at_once) as pool:
-                sums = list(pool.map(lambda batch: jax.device_get(batch_sums(batch)),
-                                     self.images.batches))  # fmt: skip
+                sums = list(
+                    pool.map(lambda batch: jax.device_get(batch_sums(batch)), self.images.batches)
+                )
         means = np.sum(np.asarray(sums, np.float64), axis=0) / self.images.num_images
         return float(means[0]), float(means[1]), float(means[2])
 

@@ -141,9 +141,7 @@ def make_images(
             images = jnp.concatenate([reference, images])
         labels = np.pad(arrays.labels[rows], (before, 0))
         weights = np.pad(np.arange(batch_size) < count, (before, 0))
-        batches.append(
-            Batch(images, jnp.asarray(labels), jnp.asarray(weights, jnp.float32))
-        )
+        batches.append(Batch(images, jnp.asarray(labels), jnp.asarray(weights, jnp.float32)))
     return EvalImages(arrays.spec, part, tuple(batches), total, noise, before)
 
 

@@ -60,9 +60,13 @@ class ExecutorRunner:
     name = "executor"
 
     def __init__(
-        self, config: GHNConfig, variant: Variant, topology: Topology, dtype: str = "float32",
+        self,
+        config: GHNConfig,
+        variant: Variant,
+        topology: Topology,
+        dtype: str = "float32",
         calibration: int = 0,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._variant, self._config, self._dtype = variant, config, dtype
         self._calibration = calibration
         self._predict = _Compiled(functools.partial(predict_tables, config, variant))
@@ -123,8 +127,11 @@ class NetworkRunner:
     def __init__(
         self, net: EvalNet, topology: Topology, dtype: str = "float32", calibration: int = 0
     ) -> None:
-        self._module = Network(net.plan) if net.plan else build_model(
-            net.model, net.num_classes, net.image_size)
+        self._module = (
+            Network(net.plan)
+            if net.plan
+            else build_model(net.model, net.num_classes, net.image_size)
+        )
         self._net, self._dtype, self._calibration = net, dtype, calibration
         self._graph = graph_from_plan(net.plan) if net.plan else self._trace()
         self._score = _Compiled(self._score_batch, topology, (False, True, True, True))
@@ -196,8 +203,9 @@ class _Compiled:
         return len(self._programs)
 
     def compile(self, *args: Any) -> Any:
-        key = jax.tree.structure(args), tuple(
-            (leaf.shape, jnp.dtype(leaf.dtype)) for leaf in jax.tree.leaves(args)
+        key = (
+            jax.tree.structure(args),
+            tuple((leaf.shape, jnp.dtype(leaf.dtype)) for leaf in jax.tree.leaves(args)),
         )
         if key not in self._programs:
             self._programs[key] = self._jitted.lower(*args).compile()
@@ -234,9 +242,7 @@ def executor_bytes(
     Training needs cotangents, the maps before norms, gradients and momentum besides.
     """
     layout, capacity = layout_of(variant), capacity_of(variant, 1)
-    sizes = {
-        name: batch_size * f.pixels**2 * f.channels for name, f in layout.files.items()
-    }
+    sizes = {name: batch_size * f.pixels**2 * f.channels for name, f in layout.files.items()}
     maps = sum(f.registers * sizes[name] for name, f in layout.files.items())
     rows = sum(count * math.prod(layout.mats[name]) for name, count in capacity.mats)
     rows += sum(count * layout.vecs[name] for name, count in capacity.vecs)
@@ -268,4 +274,3 @@ def why_not_executor(
     if need > memory_limit:
         return f"needs {need / 2**30:.1f} GiB in the executor" + " to be trained" * training
     return None
-

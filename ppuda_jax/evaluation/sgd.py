@@ -76,9 +76,11 @@ class SgdTrainer:
           grad_clip: global norm.
         """
         self.settings = {
-            "learning_rate": learning_rate, "momentum": momentum, "weight_decay": weight_decay,
+            "learning_rate": learning_rate,
+            "momentum": momentum,
+            "weight_decay": weight_decay,
             "grad_clip": grad_clip,
-        }  # fmt: skip
+        }
         self.batch_size = jax.tree.leaves(images.batch(0))[0].shape[0]
         self.epoch = -(-images.num_images // self.batch_size)
         self._images = images
@@ -172,9 +174,12 @@ def train_archs(
     kept = None
     if results_path is not None:
         identity = {
-            **trainer.settings, "sgd_batch_size": trainer.batch_size, "steps": steps,
-            "sgd_seed": seed, **evaluator.identity(),
-        }  # fmt: skip
+            **trainer.settings,
+            "sgd_batch_size": trainer.batch_size,
+            "steps": steps,
+            "sgd_seed": seed,
+            **evaluator.identity(),
+        }
         kept = ResultFile(results_path, identity, SgdResult)
     results = []
     for net in nets:

@@ -49,9 +49,12 @@ def validation_hook(
     def prepared() -> tuple[Evaluator, tuple[EvalNet, ...]]:
         images = load_eval_images(dataset, "val", data_dir, max_images=max_images)
         nets = choose_networks(
-            "val", num_nets, num_classes=images.spec.num_classes,
-            image_size=images.spec.image_size, max_variants=max_variants,
-        )  # fmt: skip
+            "val",
+            num_nets,
+            num_classes=images.spec.num_classes,
+            image_size=images.spec.image_size,
+            max_variants=max_variants,
+        )
         return Evaluator(config, images, settings), nets
 
     def evaluate(theta: Any, step: int) -> Mapping[str, float]:

@@ -115,8 +115,9 @@ def _cse(stride):
     def run(mats, vecs, x, gate):
         del gate
         mats, vecs, half = _cast(mats, x), _cast(vecs, x), x.shape[-1] // 2
-        return ops.cse((mats[0, :, :half], vecs[0, :half], mats[1, :half], vecs[1]), x[0],
-                       stride=stride)
+        return ops.cse(
+            (mats[0, :, :half], vecs[0, :half], mats[1, :half], vecs[1]), x[0], stride=stride
+        )
 
     return run
 
@@ -126,8 +127,23 @@ def _msa(stride):
         del gate
         mats, wide = _cast(mats, x), _cast(vecs, x)
         qkv = jnp.concatenate(list(mats[:3]), axis=-1)
-        return ops.msa((vecs[0], vecs[1], qkv, mats[3], wide[2], vecs[3], vecs[4], mats[4],
-                        wide[5], mats[5], wide[6]), x[0], stride=stride)
+        return ops.msa(
+            (
+                vecs[0],
+                vecs[1],
+                qkv,
+                mats[3],
+                wide[2],
+                vecs[3],
+                vecs[4],
+                mats[4],
+                wide[5],
+                mats[5],
+                wide[6],
+            ),
+            x[0],
+            stride=stride,
+        )
 
     return run
 
@@ -195,8 +211,10 @@ def preprocess_branches(first: int, last: int) -> tuple[Branch, ...]:
 @functools.lru_cache
 def reduce_branches(last: int) -> tuple[Branch, ...]:
     """Factorized reduction over 1 to ``last`` sources."""
-    return tuple(Branch(f"factorized_reduce_{k}", k, 2 * k, 2, _factorized_reduce)
-                 for k in range(1, last + 1))
+    return tuple(
+        Branch(f"factorized_reduce_{k}", k, 2 * k, 2, _factorized_reduce)
+        for k in range(1, last + 1)
+    )
 
 
 SUBSAMPLE = Branch("subsample", 1, 0, 0, _subsample, norm=False)

@@ -70,8 +70,9 @@ class StemMaps(NamedTuple):
     third: jax.Array
 
 
-def run_stem(variant: Variant, params: Stem, stem: jax.Array, gate: jax.Array, images: jax.Array
-             ) -> tuple[jax.Array, StemMaps]:
+def run_stem(
+    variant: Variant, params: Stem, stem: jax.Array, gate: jax.Array, images: jax.Array
+) -> tuple[jax.Array, StemMaps]:
     """Runs the stem.
 
     Args:
@@ -100,8 +101,11 @@ def run_stem(variant: Variant, params: Stem, stem: jax.Array, gate: jax.Array, i
         del simple
         second = _second_conv(variant, gate, first, params.mats, params.vecs)
         third = _third_conv(variant, gate, second, params.mats, params.vecs)
-        return (_published_outputs(variant, stem, gate, second, third, params.mats, params.vecs),
-                second, third)
+        return (
+            _published_outputs(variant, stem, gate, second, third, params.mats, params.vecs),
+            second,
+            third,
+        )
 
     _, *shapes = jax.eval_shape(run_published, simple, first)
     zeros = [jnp.zeros(shape.shape, shape.dtype) for shape in shapes]
@@ -109,8 +113,15 @@ def run_stem(variant: Variant, params: Stem, stem: jax.Array, gate: jax.Array, i
     return maps, StemMaps(simple, first, second, third)
 
 
-def pull_stem(variant: Variant, params: Stem, stem: jax.Array, gate: jax.Array,
-              images: jax.Array, kept: StemMaps, g: jax.Array) -> Stem:
+def pull_stem(
+    variant: Variant,
+    params: Stem,
+    stem: jax.Array,
+    gate: jax.Array,
+    images: jax.Array,
+    kept: StemMaps,
+    g: jax.Array,
+) -> Stem:
     """Cotangents of the parameters, given that of the outputs; see ``run_stem``."""
     kernel, positions, mats, vecs = params
     if variant.attention:
@@ -123,8 +134,13 @@ def pull_stem(variant: Variant, params: Stem, stem: jax.Array, gate: jax.Array,
         return g_simple, jnp.zeros_like(kept.first), jnp.zeros_like(mats), g_vecs
 
     def pull_published(g):
-        _, last = jax.vjp(functools.partial(_published_outputs, variant, stem, gate),
-                          kept.second, kept.third, mats, vecs)
+        _, last = jax.vjp(
+            functools.partial(_published_outputs, variant, stem, gate),
+            kept.second,
+            kept.third,
+            mats,
+            vecs,
+        )
         g_second, g_third, *g_last = last(g)
         _, third = jax.vjp(functools.partial(_third_conv, variant, gate), kept.second, mats, vecs)
         g_before, *g_later = third(g_third)
@@ -208,9 +224,16 @@ def _published_outputs(variant, stem, gate, second, third, mats, vecs):
     return padded(jnp.stack([x, y]), variant.stem_slots)
 
 
-def head_logits(variant: Variant, hidden: jax.Array, hidden_bias: jax.Array,
-                classifier: jax.Array, classifier_bias: jax.Array, head: jax.Array,
-                states: jax.Array, key: jax.Array | None) -> jax.Array:
+def head_logits(
+    variant: Variant,
+    hidden: jax.Array,
+    hidden_bias: jax.Array,
+    classifier: jax.Array,
+    classifier_bias: jax.Array,
+    head: jax.Array,
+    states: jax.Array,
+    key: jax.Array | None,
+) -> jax.Array:
     """The head: the last cell's states to logits.
 
     Args:

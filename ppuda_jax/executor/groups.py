@@ -56,12 +56,22 @@ def _row(table, index):
 def empty_norms(group: Group, files: Files, vecs: jax.Array) -> Norms:
     """Room for what ``run_group`` keeps; its contents do not matter."""
     target = files[group.target]
-    return Norms(jnp.zeros((group.norms, *target.shape[1:]), target.dtype),
-                 jnp.zeros((group.norms, 2, vecs.shape[-1]), vecs.dtype))
+    return Norms(
+        jnp.zeros((group.norms, *target.shape[1:]), target.dtype),
+        jnp.zeros((group.norms, 2, vecs.shape[-1]), vecs.dtype),
+    )
 
 
-def run_group(group: Group, code: jax.Array, count: jax.Array, mats: jax.Array, vecs: jax.Array,
-              gate: jax.Array, files: Files, norms: Norms | None) -> tuple[Files, Norms | None]:
+def run_group(
+    group: Group,
+    code: jax.Array,
+    count: jax.Array,
+    mats: jax.Array,
+    vecs: jax.Array,
+    gate: jax.Array,
+    files: Files,
+    norms: Norms | None,
+) -> tuple[Files, Norms | None]:
     """Runs one group.
 
     Args:
@@ -86,8 +96,11 @@ def run_group(group: Group, code: jax.Array, count: jax.Array, mats: jax.Array, 
 
         def run(branch, source):
             return branch.apply(
-                read_rows(mats, mat, branch.mats), read_rows(vecs, vec, branch.vecs),
-                read_rows(source, read, branch.sources), gate)
+                read_rows(mats, mat, branch.mats),
+                read_rows(vecs, vec, branch.vecs),
+                read_rows(source, read, branch.sources),
+                gate,
+            )
 
         def affine(x):
             mean, inverse = batch_statistics(x)
@@ -102,8 +115,10 @@ def run_group(group: Group, code: jax.Array, count: jax.Array, mats: jax.Array, 
         x = lax.switch(opcode, [functools.partial(run, b) for b in group.branches], source)
         *statistics, gain, shift = lax.cond((norm >= 0) & (gate > 0), affine, identity, x)
         if norms is not None:
-            norms = Norms(write_rows(norms.maps, slot, x[None]),
-                          write_rows(norms.statistics, slot, jnp.stack(statistics)[None]))
+            norms = Norms(
+                write_rows(norms.maps, slot, x[None]),
+                write_rows(norms.statistics, slot, jnp.stack(statistics)[None]),
+            )
         y = apply_affine(x, gain, shift)
         return write_rows(target, write, read_rows(target, write, 1) + y[None]), norms
 
@@ -111,9 +126,19 @@ def run_group(group: Group, code: jax.Array, count: jax.Array, mats: jax.Array, 
     return {**files, group.target: target}, norms
 
 
-def pull_group(group: Group, code: jax.Array, count: jax.Array, mats: jax.Array, vecs: jax.Array,
-               gate: jax.Array, files: Files, norms: Norms, cotangents: Files,
-               g_mats: jax.Array, g_vecs: jax.Array) -> tuple[Files, jax.Array, jax.Array]:
+def pull_group(
+    group: Group,
+    code: jax.Array,
+    count: jax.Array,
+    mats: jax.Array,
+    vecs: jax.Array,
+    gate: jax.Array,
+    files: Files,
+    norms: Norms,
+    cotangents: Files,
+    g_mats: jax.Array,
+    g_vecs: jax.Array,
+) -> tuple[Files, jax.Array, jax.Array]:
     """Walks one group backwards.
 
     Args:
@@ -139,8 +164,12 @@ def pull_group(group: Group, code: jax.Array, count: jax.Array, mats: jax.Array,
     def run(branch, cotangent, i):
         _, read, _, _, _, mat, vec = code[i]
         gm, gv, gx = pullback(branch)(
-            read_rows(mats, mat, branch.mats), read_rows(vecs, vec, branch.vecs),
-            read_rows(source, read, branch.sources), gate, cotangent)
+            read_rows(mats, mat, branch.mats),
+            read_rows(vecs, vec, branch.vecs),
+            read_rows(source, read, branch.sources),
+            gate,
+            cotangent,
+        )
         return padded(gm, most_mats), padded(gv, most_vecs), padded(gx, slots)
 
     # Inside a file, instructions of several sources (the last opcodes) do not occur backwards.
@@ -156,21 +185,27 @@ def pull_group(group: Group, code: jax.Array, count: jax.Array, mats: jax.Array,
             mean, inverse = _row(norms.statistics, slot)
             scale = _row(vecs, vec + norm)
             g, g_scale, g_bias = batch_norm_pullback(
-                _row(norms.maps, slot), mean, inverse, scale, g)
+                _row(norms.maps, slot), mean, inverse, scale, g
+            )
             return g, jnp.stack([g_scale, g_bias])
 
         cotangent, g_norm = lax.cond(
-            on, through_norm, lambda g: (g, jnp.zeros((2, vecs.shape[-1]), vecs.dtype)), cotangent)
+            on, through_norm, lambda g: (g, jnp.zeros((2, vecs.shape[-1]), vecs.dtype)), cotangent
+        )
         gm, gv, gx = lax.switch(opcode, table, cotangent, i)
         at = jnp.maximum(norm, 0)
         gv = write_rows(gv, at, read_rows(gv, at, 2) + g_norm)
         ct_source = write_rows(ct_source, read, read_rows(ct_source, read, slots) + gx)
-        return (ct_source, ct_target, write_rows(gm_table, mat, gm) if most_mats else gm_table,
-                write_rows(gv_table, vec, gv))
+        return (
+            ct_source,
+            ct_target,
+            write_rows(gm_table, mat, gm) if most_mats else gm_table,
+            write_rows(gv_table, vec, gv),
+        )
 
     # An inner group's target is its source; a scalar stands in for it in the carry.
     ct_target = jnp.zeros(()) if group.inner else cotangents[group.target]
     ct_source, ct_target, gm, gv = lax.fori_loop(
-        0, count, body,
-        (cotangents[group.source], ct_target, g_mats, g_vecs))
+        0, count, body, (cotangents[group.source], ct_target, g_mats, g_vecs)
+    )
     return {**cotangents, group.source: ct_source}, gm, gv

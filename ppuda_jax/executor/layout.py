@@ -188,8 +188,9 @@ def layout_of(variant: Variant) -> Layout:
             groups += _entry_groups(variant, s, files)
         inner = branches.cell_branches(1, variant.attention)
         inner += branches.preprocess_branches(2, variant.max_concat)
-        groups.append(Group(f"cells{s}", f"s{s}", f"s{s}", f"s{s}", f"s{s}", inner, 2 * room,
-                            norms))
+        groups.append(
+            Group(f"cells{s}", f"s{s}", f"s{s}", f"s{s}", f"s{s}", inner, 2 * room, norms)
+        )
     return Layout(files, tuple(groups), mats, {f"s{s}": widths[s] for s in stages})
 
 

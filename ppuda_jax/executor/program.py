@@ -101,8 +101,10 @@ class _Compiler:
                 self.consumers.setdefault(value, []).append(op)
         reductions = sorted(plan.config.reduction_cells)
         one = variant.stages == 1
-        self.stage_of = [0 if one else sum(r <= cell for r in reductions)
-                         for cell in range(plan.config.n_cells + 1)]
+        self.stage_of = [
+            0 if one else sum(r <= cell for r in reductions)
+            for cell in range(plan.config.n_cells + 1)
+        ]
         self.reductions = set(reductions)
         self.stem_ops: list[Op] = []
         self.taken_over: dict[int, int] = {}
@@ -152,8 +154,12 @@ class _Compiler:
     def target(self, op: Op) -> tuple[str, int, int]:
         """Register of an operation's output: its sum's if it is used once, in that sum."""
         users = self.consumers.get(op.output, [])
-        if (op.output not in self.reserved and len(users) == 1 and users[0].kind == "sum"
-                and "._ops." in op.name):
+        if (
+            op.output not in self.reserved
+            and len(users) == 1
+            and users[0].kind == "sum"
+            and "._ops." in op.name
+        ):
             return self.target(users[0])
         if op.output not in self.place:
             file = f"s{self.stage_of[op.cell]}"
@@ -165,8 +171,9 @@ class _Compiler:
 
     def emit(self, op: Op) -> None:
         """Emits the instructions of one operation of the plan."""
-        if op.cell < 0 or (op.name == "cells.0.preprocess0" and op.kind in (
-                "factorized_reduce", "subsample")):
+        if op.cell < 0 or (
+            op.name == "cells.0.preprocess0" and op.kind in ("factorized_reduce", "subsample")
+        ):
             self.emit_stem(op)
         elif op.cell >= self.plan.config.n_cells:
             return
@@ -188,8 +195,10 @@ class _Compiler:
     def copy(self, value: int, file: str, register: int) -> None:
         source_file, source, _ = self.place[value]
         if source_file != file:
-            raise UnsupportedPlanError("the executor adds maps of one stage only, received a sum "
-                                       f"over {source_file} and {file}: run the Flax network.")
+            raise UnsupportedPlanError(
+                "the executor adds maps of one stage only, received a sum "
+                f"over {source_file} and {file}: run the Flax network."
+            )
         self.append(f"cells{file[1:]}", "add", source, register, None)
 
     def emit_stem(self, op: Op) -> None:
@@ -240,7 +249,8 @@ class _Compiler:
             if self.next_register[name] + slack > file.registers:
                 raise UnsupportedPlanError(
                     f"the executor has {file.registers} registers in {name}, the network needs "
-                    f"{self.next_register[name] + slack}: run the Flax network instead.")
+                    f"{self.next_register[name] + slack}: run the Flax network instead."
+                )
 
     def finish(self) -> Program:
         """Numbers the parameter rows in backward order and packs everything."""
@@ -258,7 +268,8 @@ class _Compiler:
             if norms >= group.norms:
                 raise UnsupportedPlanError(
                     f"the executor has room for {group.norms - 1} norms in {group.name}, the "
-                    f"network needs {norms}: run the Flax network instead.")
+                    f"network needs {norms}: run the Flax network instead."
+                )
             forward[group.name] = np.array(lines[::-1], np.int32).reshape(-1, 7)
             backward[group.name] = np.array(reverse, np.int32).reshape(-1, 7)
         stem = self.finish_stem(rows)
@@ -266,8 +277,18 @@ class _Compiler:
         value = next(op for op in self.plan.ops if op.cell >= self.plan.config.n_cells).inputs[0]
         _, register, slots = self.place[value]
         head = np.array([register, slots, max(self.plan.config.fc_layers, 1)], np.int32)
-        return Program(self.variant, self.plan, forward, backward, mats, vecs, stem, head,
-                       self.plan.config.norm is not None, self.next_register)
+        return Program(
+            self.variant,
+            self.plan,
+            forward,
+            backward,
+            mats,
+            vecs,
+            stem,
+            head,
+            self.plan.config.norm is not None,
+            self.next_register,
+        )
 
     def finish_stem(self, rows: RowTables) -> np.ndarray:
         mat, vec = rows.size("s0")
@@ -276,9 +297,16 @@ class _Compiler:
             return np.array([0, mat, vec, 1], np.int32)
         ops = {op.name: op for op in self.stem_ops}
         kind = STEM_KERNELS.index(config.ks) + (3 if config.stem_type else 0)
-        wanted = (("stem.0", 0, 6),) if config.stem_type == 0 else (
-            ("stem0.0", 0, 2), ("stem0.3", 9, 2), ("stem1.1", 9, 2),
-            ("cells.0.preprocess0", 2, 2))
+        wanted = (
+            (("stem.0", 0, 6),)
+            if config.stem_type == 0
+            else (
+                ("stem0.0", 0, 2),
+                ("stem0.3", 9, 2),
+                ("stem1.1", 9, 2),
+                ("cells.0.preprocess0", 2, 2),
+            )
+        )
         for name, mats, vecs in wanted:
             op = ops.get(name)
             if op is not None and op.kind == "subsample":

@@ -22,8 +22,16 @@ def _padded(rows: np.ndarray, count: int) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=4096)
-def _row_templates(kind: str, c_in: int, c_out: int, kernel: int, norm: bool, h_out: int,
-                   block_in: int, block_out: int) -> tuple[np.ndarray, np.ndarray]:
+def _row_templates(
+    kind: str,
+    c_in: int,
+    c_out: int,
+    kernel: int,
+    norm: bool,
+    h_out: int,
+    block_in: int,
+    block_out: int,
+) -> tuple[np.ndarray, np.ndarray]:
     """Rows of an operation's tensors, as (mats [n, 5], vecs [m, 4]) with local parameter indices.
 
     Norms that the network lacks keep their rows, marked -1, so that instructions stay the same.
@@ -40,9 +48,12 @@ def _row_templates(kind: str, c_in: int, c_out: int, kernel: int, norm: bool, h_
             vecs += [(param, y, x, 0) for y in range(shape[0]) for x in range(shape[1])]
         else:
             taps = [(0, 0)] if len(shape) == 2 else list(np.ndindex(shape[:2]))
-            mats += [(param, y, x, i, o) for y, x in taps
-                     for i in range(0, shape[-2], block_in)
-                     for o in range(0, shape[-1], block_out)]
+            mats += [
+                (param, y, x, i, o)
+                for y, x in taps
+                for i in range(0, shape[-2], block_in)
+                for o in range(0, shape[-1], block_out)
+            ]
     return (np.array(mats, np.int32).reshape(-1, 5), np.array(vecs, np.int32).reshape(-1, 4))
 
 
@@ -53,8 +64,9 @@ class RowTables:
         self.layout, self.first_param = layout, first_param
         self.mats: dict[str, list[np.ndarray]] = {name: [] for name in layout.mats}
         self.vecs: dict[str, list[np.ndarray]] = {name: [] for name in layout.vecs}
-        self.count = dict.fromkeys([("m", n) for n in layout.mats] +
-                                   [("v", n) for n in layout.vecs], 0)
+        self.count = dict.fromkeys(
+            [("m", n) for n in layout.mats] + [("v", n) for n in layout.vecs], 0
+        )
 
     def size(self, stage: str) -> tuple[int, int]:
         return self.count["m", stage], self.count["v", stage]
@@ -78,12 +90,17 @@ class RowTables:
 
     def pad_stem(self, mats: int, vecs: int) -> None:
         """Fills the stem's block up to fixed totals."""
-        self._extend("s0", "s0", _padded(_NO_MATS, mats - self.count["m", "s0"]),
-                     _padded(_NO_VECS, vecs - self.count["v", "s0"]))
+        self._extend(
+            "s0",
+            "s0",
+            _padded(_NO_MATS, mats - self.count["m", "s0"]),
+            _padded(_NO_VECS, vecs - self.count["v", "s0"]),
+        )
 
     def _rows(self, op: Op, block_in: int, block_out: int) -> tuple[np.ndarray, np.ndarray]:
-        mats, vecs = _row_templates(op.kind, op.c_in, op.c_out, op.kernel, op.norm, op.h_out,
-                                    block_in, block_out)
+        mats, vecs = _row_templates(
+            op.kind, op.c_in, op.c_out, op.kernel, op.norm, op.h_out, block_in, block_out
+        )
         if op.kind == "stem_conv" and op.name in ("stem.0", "stem0.0"):
             mats = mats[:0]  # the first convolution has a tensor of its own
         first = self.first_param[op.output]
@@ -104,5 +121,7 @@ class RowTables:
         def join(parts, none):
             return np.concatenate([none, *parts])
 
-        return ({name: join(parts, _NO_MATS) for name, parts in self.mats.items()},
-                {name: join(parts, _NO_VECS) for name, parts in self.vecs.items()})
+        return (
+            {name: join(parts, _NO_MATS) for name, parts in self.mats.items()},
+            {name: join(parts, _NO_VECS) for name, parts in self.vecs.items()},
+        )

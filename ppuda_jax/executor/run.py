@@ -84,8 +84,9 @@ class Programs:
 
 def _stem_of(tables: Tables, own, stem) -> Stem:
     mats, vecs = tables.mats["s0"], tables.vecs["s0"]
-    return Stem(own[0], own[1], read_rows(mats, stem[1], STEM_MATS),
-                read_rows(vecs, stem[2], STEM_VECS))
+    return Stem(
+        own[0], own[1], read_rows(mats, stem[1], STEM_MATS), read_rows(vecs, stem[2], STEM_VECS)
+    )
 
 
 def _fold(key, i):
@@ -98,13 +99,26 @@ def _one(tree, i):
 
 def _own(tables: Tables, i):
     """The tensors that belong to network i alone."""
-    return _one((tables.stem, tables.positions, tables.hidden, tables.hidden_bias,
-                 tables.classifier, tables.classifier_bias), i)
+    return _one(
+        (
+            tables.stem,
+            tables.positions,
+            tables.hidden,
+            tables.hidden_bias,
+            tables.classifier,
+            tables.classifier_bias,
+        ),
+        i,
+    )
 
 
 def _empty_files(layout: Layout, images):
-    return {name: jnp.zeros((f.registers, images.shape[0], f.pixels, f.pixels, f.channels),
-                            images.dtype) for name, f in layout.files.items()}
+    return {
+        name: jnp.zeros(
+            (f.registers, images.shape[0], f.pixels, f.pixels, f.channels), images.dtype
+        )
+        for name, f in layout.files.items()
+    }
 
 
 def _cleared(files: Files, programs: Programs, i):
@@ -124,22 +138,36 @@ def _cleared(files: Files, programs: Programs, i):
     return {name: clear(file, programs.registers[name][i]) for name, file in files.items()}
 
 
-def _run_forward(variant: Variant, layout: Layout, tables: Tables, program: Programs, own, images,
-                 files: Files, norms: Mapping[str, Norms] | None
-                 ) -> tuple[Files, StemMaps, dict[str, Norms | None]]:
+def _run_forward(
+    variant: Variant,
+    layout: Layout,
+    tables: Tables,
+    program: Programs,
+    own,
+    images,
+    files: Files,
+    norms: Mapping[str, Norms] | None,
+) -> tuple[Files, StemMaps, dict[str, Norms | None]]:
     """Runs the stem and all groups on cleared files: files, maps of the stem, norms.
 
     Norms are kept in the given buffers, or not at all without.
     """
-    maps, stem_maps = run_stem(variant, _stem_of(tables, own, program.stem), program.stem,
-                               program.norm, images)
+    maps, stem_maps = run_stem(
+        variant, _stem_of(tables, own, program.stem), program.stem, program.norm, images
+    )
     files = {**files, "s0": write_rows(files["s0"], 0, maps)}
     kept = {}
     for group in layout.groups:
         files, kept[group.name] = run_group(
-            group, program.forward[group.name], program.forward_count[group.name],
-            tables.mats[group.mats], tables.vecs[group.vecs], program.norm, files,
-            norms[group.name] if norms else None)
+            group,
+            program.forward[group.name],
+            program.forward_count[group.name],
+            tables.mats[group.mats],
+            tables.vecs[group.vecs],
+            program.norm,
+            files,
+            norms[group.name] if norms else None,
+        )
     return files, stem_maps, kept
 
 
@@ -167,8 +195,9 @@ def _logits(variant, tables, programs, images, key):
 
     def run(files, i):
         program, own = _one(programs, i), _own(tables, i)
-        files, *_ = _run_forward(variant, layout, tables, program, own, images,
-                                 _cleared(files, programs, i), None)
+        files, *_ = _run_forward(
+            variant, layout, tables, program, own, images, _cleared(files, programs, i), None
+        )
         last = _last(variant, files, program.head)
         return files, head_logits(variant, *own[2:], program.head, last, _fold(key, i))
 
@@ -177,9 +206,15 @@ def _logits(variant, tables, programs, images, key):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def mean_loss(variant: Variant, tables: Tables, programs: Programs, images: jax.Array,
-              labels: jax.Array, key: jax.Array | None, smoothing: jax.Array | float = 0.0
-              ) -> tuple[jax.Array, dict[str, jax.Array]]:
+def mean_loss(
+    variant: Variant,
+    tables: Tables,
+    programs: Programs,
+    images: jax.Array,
+    labels: jax.Array,
+    key: jax.Array | None,
+    smoothing: jax.Array | float = 0.0,
+) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Mean cross-entropy of the networks of a meta-batch, differentiable in ``tables``.
 
     Args:
@@ -215,8 +250,9 @@ def _mean_loss_fwd(variant, tables, programs, images, labels, key, smoothing):
     def run(carry, i):
         g_mats, g_vecs, files, cotangents, norms = carry
         program, own = _one(programs, i), _own(tables, i)
-        files, stem_maps, norms = _run_forward(variant, layout, tables, program, own, images,
-                                               _cleared(files, programs, i), norms)
+        files, stem_maps, norms = _run_forward(
+            variant, layout, tables, program, own, images, _cleared(files, programs, i), norms
+        )
         cotangents = _cleared(cotangents, programs, i)
 
         def tail(states, *params):
@@ -224,8 +260,7 @@ def _mean_loss_fwd(variant, tables, programs, images, labels, key, smoothing):
             loss, accuracy = _score(out, labels, smoothing)
             return loss / count, (loss, accuracy)
 
-        _, pull, scores = jax.vjp(tail, _last(variant, files, program.head), *own[2:],
-                                  has_aux=True)
+        _, pull, scores = jax.vjp(tail, _last(variant, files, program.head), *own[2:], has_aux=True)
         g_states, *g_head = pull(jnp.ones(()))
         last = f"s{variant.stages - 1}"
         g_last = write_rows(cotangents[last], program.head[0], g_states)
@@ -233,30 +268,55 @@ def _mean_loss_fwd(variant, tables, programs, images, labels, key, smoothing):
         for group in reversed(layout.groups):
             m, v = group.mats, group.vecs
             cotangents, gm, gv = pull_group(
-                group, program.backward[group.name], program.backward_count[group.name],
-                tables.mats[m], tables.vecs[v], program.norm, files, norms[group.name],
-                cotangents, g_mats[m], g_vecs[v])
+                group,
+                program.backward[group.name],
+                program.backward_count[group.name],
+                tables.mats[m],
+                tables.vecs[v],
+                program.norm,
+                files,
+                norms[group.name],
+                cotangents,
+                g_mats[m],
+                g_vecs[v],
+            )
             g_mats, g_vecs = {**g_mats, m: gm}, {**g_vecs, v: gv}
 
         g_stem = pull_stem(
-            variant, _stem_of(tables, own, program.stem), program.stem, program.norm, images,
-            stem_maps, cotangents["s0"][: variant.stem_slots])
+            variant,
+            _stem_of(tables, own, program.stem),
+            program.stem,
+            program.norm,
+            images,
+            stem_maps,
+            cotangents["s0"][: variant.stem_slots],
+        )
         g_mats = {**g_mats, "s0": write_rows(g_mats["s0"], program.stem[1], g_stem.mats)}
         g_vecs = {**g_vecs, "s0": write_rows(g_vecs["s0"], program.stem[2], g_stem.vecs)}
-        return ((g_mats, g_vecs, files, cotangents, norms),
-                (scores, (g_stem.kernel, g_stem.positions, *g_head)))
+        return (
+            (g_mats, g_vecs, files, cotangents, norms),
+            (scores, (g_stem.kernel, g_stem.positions, *g_head)),
+        )
 
     files = _empty_files(layout, images)
     cotangents = jax.tree.map(jnp.zeros_like, files)
-    norms = {group.name: empty_norms(group, files, tables.vecs[group.vecs])
-             for group in layout.groups}
+    norms = {
+        group.name: empty_norms(group, files, tables.vecs[group.vecs]) for group in layout.groups
+    }
     zeros = jax.tree.map(jnp.zeros_like, (tables.mats, tables.vecs))
     carry, (scores, g_own) = lax.scan(run, (*zeros, files, cotangents, norms), jnp.arange(count))
     g_mats, g_vecs, *_ = carry
     stem, positions, hidden, hidden_bias, classifier, classifier_bias = g_own
-    gradient = Tables(mats=g_mats, vecs=g_vecs, stem=stem, positions=positions, hidden=hidden,
-                      hidden_bias=hidden_bias, classifier=classifier,
-                      classifier_bias=classifier_bias)
+    gradient = Tables(
+        mats=g_mats,
+        vecs=g_vecs,
+        stem=stem,
+        positions=positions,
+        hidden=hidden,
+        hidden_bias=hidden_bias,
+        classifier=classifier,
+        classifier_bias=classifier_bias,
+    )
     losses, accuracies = scores
     return (jnp.mean(losses), {"loss": losses, "accuracy": accuracies}), gradient
 
@@ -268,5 +328,3 @@ def _mean_loss_bwd(variant, gradient, cotangent):
 
 
 mean_loss.defvjp(_mean_loss_fwd, _mean_loss_bwd)
-
-

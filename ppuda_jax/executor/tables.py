@@ -51,10 +51,8 @@ def spill(variant: Variant) -> tuple[dict[str, int], dict[str, int]]:
 def rows_needed(programs: Sequence[Program]) -> Capacity:
     """Smallest capacity for a meta-batch."""
     more_mats, more_vecs = spill(programs[0].variant)
-    mats = {name: sum(len(p.mat_rows[name]) for p in programs) + n
-            for name, n in more_mats.items()}
-    vecs = {name: sum(len(p.vec_rows[name]) for p in programs) + n
-            for name, n in more_vecs.items()}
+    mats = {name: sum(len(p.mat_rows[name]) for p in programs) + n for name, n in more_mats.items()}
+    vecs = {name: sum(len(p.vec_rows[name]) for p in programs) + n for name, n in more_vecs.items()}
     return Capacity(tuple(mats.items()), tuple(vecs.items()))
 
 
@@ -73,28 +71,39 @@ def stack_programs(programs: Sequence[Program]) -> Programs:
     """
     variants = {program.variant for program in programs}
     if len(variants) != 1:
-        raise ValueError(f"a meta-batch needs programs of one variant, received {len(variants)}: "
-                         "group the networks by variant_of(plan).")
+        raise ValueError(
+            f"a meta-batch needs programs of one variant, received {len(variants)}: "
+            "group the networks by variant_of(plan)."
+        )
     layout = layout_of(programs[0].variant)
     first_mat = {name: _starts(p.mat_rows[name] for p in programs) for name in layout.mats}
     first_vec = {name: _starts(p.vec_rows[name] for p in programs) for name in layout.vecs}
     forward, backward, counts = {}, {}, ({}, {})
     for group in layout.groups:
-        for code, kind, cap, out in ((forward, "forward", group.cap, counts[0]),
-                                     (backward, "backward", 2 * group.cap, counts[1])):
+        for code, kind, cap, out in (
+            (forward, "forward", group.cap, counts[0]),
+            (backward, "backward", 2 * group.cap, counts[1]),
+        ):
             lines = [getattr(p, kind)[group.name] for p in programs]
             out[group.name] = np.array([len(x) for x in lines], np.int32)
-            code[group.name] = _absolute(group, lines, cap, first_mat[group.mats],
-                                         first_vec[group.vecs])
+            code[group.name] = _absolute(
+                group, lines, cap, first_mat[group.mats], first_vec[group.vecs]
+            )
     stem = np.stack([p.stem for p in programs])
     stem[:, 1] += first_mat["s0"]
     stem[:, 2] += first_vec["s0"]
-    return Programs(forward=forward, forward_count=counts[0], backward=backward,
-                    backward_count=counts[1], stem=stem,
-                    head=np.stack([p.head for p in programs]),
-                    norm=np.array([p.norm for p in programs], np.float32),
-                    registers={name: np.array([p.registers[name] for p in programs], np.int32)
-                               for name in layout.files})
+    return Programs(
+        forward=forward,
+        forward_count=counts[0],
+        backward=backward,
+        backward_count=counts[1],
+        stem=stem,
+        head=np.stack([p.head for p in programs]),
+        norm=np.array([p.norm for p in programs], np.float32),
+        registers={
+            name: np.array([p.registers[name] for p in programs], np.int32) for name in layout.files
+        },
+    )
 
 
 def _starts(tables) -> np.ndarray:
@@ -105,8 +114,10 @@ def _starts(tables) -> np.ndarray:
 def _absolute(group: Group, lines, cap: int, mats: np.ndarray, vecs: np.ndarray) -> np.ndarray:
     longest = max(len(x) for x in lines)
     if longest > cap:
-        raise UnsupportedPlanError(f"group {group.name} has room for {cap} instructions, a "
-                                   f"network needs {longest}: run its Flax network instead.")
+        raise UnsupportedPlanError(
+            f"group {group.name} has room for {cap} instructions, a "
+            f"network needs {longest}: run its Flax network instead."
+        )
     out = np.zeros((len(lines), cap, lines[0].shape[1]), np.int32)
     for i, code in enumerate(lines):
         out[i, : len(code)] = code
@@ -127,13 +138,18 @@ def empty_tables(variant: Variant, count: int, capacity: Capacity, num_classes: 
         vecs={name: zeros(rows, layout.vecs[name]) for name, rows in capacity.vecs},
         stem=zeros(count, k, k, 3, last),
         positions=zeros(count, size, size, width) if variant.attention else zeros(count, 0),
-        hidden=zeros(count, variant.features, hidden), hidden_bias=zeros(count, hidden),
+        hidden=zeros(count, variant.features, hidden),
+        hidden_bias=zeros(count, hidden),
         classifier=zeros(count, max(variant.features, hidden), num_classes),
-        classifier_bias=zeros(count, num_classes))
+        classifier_bias=zeros(count, num_classes),
+    )
 
 
-def pack_params(programs: Sequence[Program], params: Sequence[Mapping[str, Any]],
-                capacity: Capacity | None = None) -> Tables:
+def pack_params(
+    programs: Sequence[Program],
+    params: Sequence[Mapping[str, Any]],
+    capacity: Capacity | None = None,
+) -> Tables:
     """Packs parameter pytrees of networks into tables.
 
     Args:
@@ -150,8 +166,9 @@ def pack_params(programs: Sequence[Program], params: Sequence[Mapping[str, Any]]
     """
     need = rows_needed(programs)
     capacity = capacity or need
-    for (name, have), (_, want) in zip(capacity.mats + capacity.vecs, need.mats + need.vecs,
-                                       strict=True):
+    for (name, have), (_, want) in zip(
+        capacity.mats + capacity.vecs, need.mats + need.vecs, strict=True
+    ):
         if want > have:
             raise CapacityError(f"table {name} has {have} rows, the meta-batch needs {want}.")
     plan = programs[0].plan

@@ -105,11 +105,18 @@ def _bwd(residuals, g):
         update = functools.partial(lax.dynamic_update_index_in_dim, index=layer, axis=0)
         g_output = update(g_output, g_output[layer] + hidden.T @ block)
         g_output_bias = update(g_output_bias, g_output_bias[layer] + block.sum(0))
-        return (g_hidden + picked.T @ before, g_hidden_bias + before.sum(0), g_output,
-                g_output_bias, g_features.at[source].add(before @ decoder.hidden.T))
+        return (
+            g_hidden + picked.T @ before,
+            g_hidden_bias + before.sum(0),
+            g_output,
+            g_output_bias,
+            g_features.at[source].add(before @ decoder.hidden.T),
+        )
 
-    zeros = jax.tree.map(jnp.zeros_like, (decoder.hidden, decoder.hidden_bias, decoder.output,
-                                          decoder.output_bias, features))
+    zeros = jax.tree.map(
+        jnp.zeros_like,
+        (decoder.hidden, decoder.hidden_bias, decoder.output, decoder.output_bias, features),
+    )
     *weights, g_features = lax.fori_loop(0, rows.count, body, zeros)
     names = ("hidden", "hidden_bias", "output", "output_bias")
     return RowDecoder(**dict(zip(names, weights, strict=True))), g_features, None

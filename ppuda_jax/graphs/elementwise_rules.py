@@ -7,12 +7,21 @@ from ppuda_jax.graphs.interpret import Interpreter, enter_unknown
 from ppuda_jax.graphs.values import Act, Const, Joined, Value, Weight, settle, unknown_labels
 
 _ROOTS = ("rsqrt", "sqrt", "pow", "integer_pow", "cbrt")
-_IDENTITY = ("convert_element_type", "copy", "stop_gradient", "reduce_precision", "copy_p", "name",
-             "layout_constraint", "reshard", "pvary", "sharding_constraint",
-             "mesh_cast")  # fmt: skip
+_IDENTITY = (
+    "convert_element_type",
+    "copy",
+    "stop_gradient",
+    "reduce_precision",
+    "copy_p",
+    "name",
+    "layout_constraint",
+    "reshard",
+    "pvary",
+    "sharding_constraint",
+    "mesh_cast",
+)
 LINEAR_UNARY = (*_IDENTITY, "neg", "real")
 PASSED_ON = ("optimization_barrier", "pbroadcast", "tie")
-
 
 
 def output_shape(eqn) -> tuple[int, ...]:
@@ -36,8 +45,9 @@ def default(tracer: Interpreter, eqn, ins: list[Value]) -> Value | list[Value]:
     for weight in weights:
         for part in weight.parts if isinstance(weight, Joined) else (weight,):
             tracer.graph.refuse(
-                part.view.leaf, f"used by the operation {eqn.primitive.name}, for which there "
-                "is no decoder")  # fmt: skip
+                part.view.leaf,
+                f"used by the operation {eqn.primitive.name}, for which there is no decoder",
+            )
     act = acts[0]
     for other in acts[1:]:
         act = patterns.combine(tracer.graph, eqn.primitive.name, act, other)
@@ -66,9 +76,7 @@ def merge_weights(tracer: Interpreter, name: str, values: list[Value]) -> Weight
             how = weight.function if weight.function in _ROOTS else name
             others.append((weight.view, how))
         others += [item for item in weight.others if item[0].leaf != main.view.leaf]
-    return dataclasses.replace(
-        main, others=tuple(others), statistic=any(w.statistic for w in flat)
-    )
+    return dataclasses.replace(main, others=tuple(others), statistic=any(w.statistic for w in flat))
 
 
 def flatten_joined(value: Value) -> Weight:

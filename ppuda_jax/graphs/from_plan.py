@@ -116,9 +116,8 @@ def op_nodes(plan: Plan) -> list[tuple[int, ...]]:
       For each operation of `plan.ops`, the node of each parameter in the order of `op_params`.
     """
     return [
-        tuple(base + node for node in template.param_nodes)
-        for base, template in op_templates(plan)
-    ]  # fmt: skip
+        tuple(base + node for node in template.param_nodes) for base, template in op_templates(plan)
+    ]
 
 
 def op_templates(plan: Plan) -> list[tuple[int, OpTemplate]]:
@@ -141,9 +140,7 @@ def op_templates(plan: Plan) -> list[tuple[int, OpTemplate]]:
 def _names(plan: Plan) -> tuple[str, ...]:
     names = ["input"]
     for op, (base, template) in zip(plan.ops, op_templates(plan), strict=True):
-        names.extend(
-            op.name if not label else f"{op.name}.{label}" for label in template.labels
-        )  # fmt: skip
+        names.extend(op.name if not label else f"{op.name}.{label}" for label in template.labels)
         for spec, node in zip(op_params(op), template.param_nodes, strict=True):
             if spec.role != "norm_bias":
                 names[base + node] = spec.torch_name

@@ -202,8 +202,10 @@ def _scan(tracer: Interpreter, eqn, ins, live):
         body = [tracer.data(x) if isinstance(x, (Weight, Joined)) else x for x in xs]
         outs = tracer.run(jaxpr, closed, [*consts, *carry, *(_turn(x, 0) for x in body)])
         first = list(map(tracer.join, carry, outs[:num_carry]))
-        return first + [_stack(y, length, var) for y, var in zip(
-            outs[num_carry:], eqn.outvars[num_carry:], strict=True)]  # fmt: skip
+        return first + [
+            _stack(y, length, var)
+            for y, var in zip(outs[num_carry:], eqn.outvars[num_carry:], strict=True)
+        ]
     carry = [_promote(c) if c.shape else c for c in carry]
     stacks: list[list[Value]] = [[] for _ in range(len(eqn.outvars) - num_carry)]
     turns = range(length - 1, -1, -1) if params["reverse"] else range(length)
@@ -228,8 +230,9 @@ def _turn(value: Value, turn: int) -> Value:
         return value.map(lambda v: v.window(0, turn, 1).drop((0,)))
     if isinstance(value, Joined):
         if value.axis != 0:
-            parts = tuple(part.map(lambda v: v.window(0, turn, 1).drop((0,)))
-                          for part in value.parts)  # fmt: skip
+            parts = tuple(
+                part.map(lambda v: v.window(0, turn, 1).drop((0,))) for part in value.parts
+            )
             return Joined(value.axis - 1, parts)
         part = value.select(turn, 1)
         return part.map(lambda v: v.drop((0,)))
@@ -249,15 +252,35 @@ def _stack(value: Value, length: int, var) -> Value:
 
 
 CALLS: dict[str, Callable] = {
-    **{name: _call("jaxpr") for name in ("jit", "pjit", "remat", "remat2", "checkpoint",
-                                         "shard_map", "run_state", "custom_vmap")},
-    **{name: _call("call_jaxpr") for name in ("closed_call", "core_call", "custom_jvp_call",
-                                              "custom_vjp_call", "xla_call",
-                                              "custom_lin_call", "composite")},
+    **{
+        name: _call("jaxpr")
+        for name in (
+            "jit",
+            "pjit",
+            "remat",
+            "remat2",
+            "checkpoint",
+            "shard_map",
+            "run_state",
+            "custom_vmap",
+        )
+    },
+    **{
+        name: _call("call_jaxpr")
+        for name in (
+            "closed_call",
+            "core_call",
+            "custom_jvp_call",
+            "custom_vjp_call",
+            "xla_call",
+            "custom_lin_call",
+            "composite",
+        )
+    },
     "custom_vjp_call_jaxpr": _call("fun_jaxpr"),
     "custom_vmap_call": _call("call"),
     "cond": _cond,
     "while": _while,
     "scan": _scan,
-}  # fmt: skip
+}
 """Primitives that carry jaxprs."""

@@ -43,8 +43,7 @@ def collective(tracer: Interpreter, eqn, ins: list[Value]) -> list[Value]:
     axes = [axis for axis in eqn.params["axes"] if isinstance(axis, int)]
     name = "reduce_max" if "max" in eqn.primitive.name else "reduce_sum"
     return [
-        value if isinstance(value, Const) else _reduced(tracer, value, axes, name)
-        for value in ins
+        value if isinstance(value, Const) else _reduced(tracer, value, axes, name) for value in ins
     ]
 
 
@@ -81,8 +80,11 @@ def window(tracer: Interpreter, eqn, ins: list[Value]) -> Value:
         return value.plain(labels)
     name = "max" if "max" in eqn.primitive.name or _monoid(eqn) == "max" else "avg"
     whole = all(shape[i] == 1 and sizes[i] >= value.shape[i] for i in wide)
-    spans = sorted((sizes[i] for i in wide), reverse=True) if len(wide) == 1 else [
-        sizes[i] for i in wide]  # fmt: skip
+    spans = (
+        sorted((sizes[i] for i in wide), reverse=True)
+        if len(wide) == 1
+        else [sizes[i] for i in wide]
+    )
     extent = (int(spans[0]), int(spans[1]) if len(spans) > 1 else 1)
     if name == "avg" and whole and len(wide) > 1:
         node = tracer.graph.add("glob_avg", patterns.sources(tracer.graph, value))
@@ -92,9 +94,14 @@ def window(tracer: Interpreter, eqn, ins: list[Value]) -> Value:
     if whole and len(wide) > 1:
         tracer.graph.squeezes.add(node)
     labels = tuple(
-        axis_labels(f"s{i}" if axis and axis[0].kind == "?" and i in wide else
-                    (axis[0].kind if axis else "?"), n) for i, (axis, n)
-        in enumerate(zip(labels, shape, strict=True)))  # fmt: skip
+        axis_labels(
+            f"s{i}"
+            if axis and axis[0].kind == "?" and i in wide
+            else (axis[0].kind if axis else "?"),
+            n,
+        )
+        for i, (axis, n) in enumerate(zip(labels, shape, strict=True))
+    )
     return Act(frozenset((node,)), labels, from_input=value.from_input)
 
 
@@ -105,24 +112,106 @@ def _monoid(eqn) -> str:
 
 
 RULES = {
-    **{name: unary for name in (*LINEAR_UNARY, "exp", "exp2", "log", "log1p", "expm1", "tanh",
-                                "logistic", "erf", "erfc", "erf_inv", "abs", "sign", "floor",
-                                "ceil", "round", "sin", "cos", "square", "sqrt", "rsqrt",
-                                "cbrt", "integer_pow", "is_finite", "not", "lgamma", "tan",
-                                "asin", "acos", "atan", "sinh", "cosh", "asinh", "acosh",
-                                "atanh", "imag", "conj", "population_count")},
+    **{
+        name: unary
+        for name in (
+            *LINEAR_UNARY,
+            "exp",
+            "exp2",
+            "log",
+            "log1p",
+            "expm1",
+            "tanh",
+            "logistic",
+            "erf",
+            "erfc",
+            "erf_inv",
+            "abs",
+            "sign",
+            "floor",
+            "ceil",
+            "round",
+            "sin",
+            "cos",
+            "square",
+            "sqrt",
+            "rsqrt",
+            "cbrt",
+            "integer_pow",
+            "is_finite",
+            "not",
+            "lgamma",
+            "tan",
+            "asin",
+            "acos",
+            "atan",
+            "sinh",
+            "cosh",
+            "asinh",
+            "acosh",
+            "atanh",
+            "imag",
+            "conj",
+            "population_count",
+        )
+    },
     **{name: passed_on for name in PASSED_ON},
-    **{name: binary for name in ("add", "add_any", "sub", "mul", "div", "max", "min", "pow",
-                                 "rem", "atan2", "nextafter", "eq", "ne", "lt", "le", "gt",
-                                 "ge", "and", "or", "xor")},
+    **{
+        name: binary
+        for name in (
+            "add",
+            "add_any",
+            "sub",
+            "mul",
+            "div",
+            "max",
+            "min",
+            "pow",
+            "rem",
+            "atan2",
+            "nextafter",
+            "eq",
+            "ne",
+            "lt",
+            "le",
+            "gt",
+            "ge",
+            "and",
+            "or",
+            "xor",
+        )
+    },
     **{name: layout for name in LAYOUT},
-    **{name: reduce for name in ("reduce_sum", "reduce_max", "reduce_min", "reduce_prod",
-                                 "reduce_and", "reduce_or", "argmax", "argmin")},
+    **{
+        name: reduce
+        for name in (
+            "reduce_sum",
+            "reduce_max",
+            "reduce_min",
+            "reduce_prod",
+            "reduce_and",
+            "reduce_or",
+            "argmax",
+            "argmin",
+        )
+    },
     **{name: collective for name in ("psum", "psum_invariant", "pmax", "pmin")},
-    **{name: window for name in ("reduce_window_max", "reduce_window_min", "reduce_window_sum",
-                                 "reduce_window")},
-    **{name: update for name in ("dynamic_update_slice", "scatter", "scatter-add", "scatter_add",
-                                 "scatter-mul", "scatter-min", "scatter-max")},
+    **{
+        name: window
+        for name in ("reduce_window_max", "reduce_window_min", "reduce_window_sum", "reduce_window")
+    },
+    **{
+        name: update
+        for name in (
+            "dynamic_update_slice",
+            "scatter",
+            "scatter-add",
+            "scatter_add",
+            "scatter-mul",
+            "scatter-min",
+            "scatter-max",
+        )
+    },
     "select_n": select,
     "clamp": select,
     "split": split,
@@ -132,5 +221,5 @@ RULES = {
     "gather": gather,
     "dot_general": linear_rules.dot_general,
     "conv_general_dilated": linear_rules.conv,
-}  # fmt: skip
+}
 """Rule by primitive name."""

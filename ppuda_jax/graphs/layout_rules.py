@@ -40,9 +40,7 @@ def layout(tracer: Interpreter, eqn, ins: list[Value]) -> Value | list[Value]:
     labels = change(eqn, value.labels, ins)
     shifted = _taps(eqn, value) if eqn.primitive.name == "slice" else None
     kept = value.taps if value.taps is not None and value.taps.how else None
-    return dataclasses.replace(
-        value, labels=labels, taps=shifted or kept, fresh=_kept(eqn, value)
-    )
+    return dataclasses.replace(value, labels=labels, taps=shifted or kept, fresh=_kept(eqn, value))
 
 
 def _kept(eqn, value: Act):
@@ -163,10 +161,7 @@ LAYOUT = {
 def _taps(eqn, value: Act) -> Taps | None:
     """Marks a slice that shifts the space axes."""
     starts = eqn.params["start_indices"]
-    space = [
-        i for i, axis in enumerate(value.labels)
-        if len(axis) == 1 and axis[0].kind[0] == "s"
-    ]  # fmt: skip
+    space = [i for i, axis in enumerate(value.labels) if len(axis) == 1 and axis[0].kind[0] == "s"]
     changed = [i for i, n in enumerate(output_shape(eqn)) if n != value.shape[i]]
     if not space or not changed or not set(changed) <= set(space):
         return None
@@ -202,8 +197,9 @@ def _joined_layout(tracer: Interpreter, eqn, ins, value: Joined) -> Value:
         counts = output_shape(eqn)
         known = eqn.params.get("start_indices")
         starts = known or [getattr(index, "value", None) for index in ins[1:]]
-        whole = all(c == n for i, (c, n) in enumerate(zip(counts, value.shape, strict=True))
-                    if i != axis)  # fmt: skip
+        whole = all(
+            c == n for i, (c, n) in enumerate(zip(counts, value.shape, strict=True)) if i != axis
+        )
         if whole and starts[axis] is not None and not any(eqn.params.get("strides") or ()):
             chosen = value.select(int(starts[axis]), counts[axis])
             if chosen is not None:
@@ -303,8 +299,12 @@ def join(tracer: Interpreter, ins: list[Value], axis: int, shape) -> Value:
     src = frozenset().union(*(patterns.sources(graph, member) for member in members))
     if len(src) > 1:
         src = frozenset((graph.add("concat", src),))
-    return Act(src, labels, from_input=any(m.from_input for m in members),
-               product=any(m.product for m in members))  # fmt: skip
+    return Act(
+        src,
+        labels,
+        from_input=any(m.from_input for m in members),
+        product=any(m.product for m in members),
+    )
 
 
 def _concatenated(labels: Labels, axis: int, shape) -> Labels:

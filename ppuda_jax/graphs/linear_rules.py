@@ -62,8 +62,10 @@ def _dense(tracer, act: Act, weight, act_side, weight_side, data_first: bool) ->
     contracted = tuple(part for i in act_side[0] for part in act.labels[i])
     canonical = ((*groups, *outs), *(_patches(contracted, ins) or _columns(act, ins)))
     result = kernel(tracer, act, weight, kind, canonical, labels)
-    return dataclasses.replace(result, product=act.product and len(outs) == len(ins) == 1
-                               and outs[0].count == ins[0].count <= 32)  # fmt: skip
+    return dataclasses.replace(
+        result,
+        product=act.product and len(outs) == len(ins) == 1 and outs[0].count == ins[0].count <= 32,
+    )
 
 
 def _digits(view: View, axes) -> Axis:
@@ -107,14 +109,23 @@ def _scaled(tracer, act, weight, act_side, weight_side, data_first) -> Act:
     labels = tuple(act.labels[i] for i in (*act_side[1], *free))
     shape = tuple(math.prod(p.count for p in axis) for axis in labels)
     count = len(weight_side[1])
-    scaled = weight.map(lambda v: v.transpose(
-        (*weight_side[1], *(i for i in range(len(v.axes)) if i not in weight_side[1]))
-    ).drop(range(count, len(v.axes))).broadcast(shape, range(count)))  # fmt: skip
+    scaled = weight.map(
+        lambda v: (
+            v.transpose(
+                (*weight_side[1], *(i for i in range(len(v.axes)) if i not in weight_side[1]))
+            )
+            .drop(range(count, len(v.axes)))
+            .broadcast(shape, range(count))
+        )
+    )
     result = patterns.scale(tracer.graph, dataclasses.replace(act, labels=labels), scaled)
     extra = [()] * (len(weight.view.axes) - count - len(weight_side[0]))
     dropped = set(act_side[0])
-    kept = [axis for i, axis in zip((*act_side[1], *free), result.labels, strict=True)
-            if i not in dropped]  # fmt: skip
+    kept = [
+        axis
+        for i, axis in zip((*act_side[1], *free), result.labels, strict=True)
+        if i not in dropped
+    ]
     kept = kept + extra if data_first else kept[:count] + extra + kept[count:]
     return dataclasses.replace(result, labels=tuple(kept))
 
@@ -132,8 +143,10 @@ def _joined_dense(tracer, act, joined, act_side, weight_side, data_first) -> Act
 
 
 def _dense_labels(act: Act, weight, act_side, weight_side, data_first: bool) -> Labels:
-    batch = [_as_features(act.labels[i]) if _varies(weight, j) else act.labels[i]
-             for i, j in zip(act_side[1], weight_side[1], strict=True)]  # fmt: skip
+    batch = [
+        _as_features(act.labels[i]) if _varies(weight, j) else act.labels[i]
+        for i, j in zip(act_side[1], weight_side[1], strict=True)
+    ]
     free = [_as_space(act.labels[i], i) for i in _free(len(act.labels), act_side)]
     outs = [axis_labels("c", weight.shape[i]) for i in _free(len(weight.shape), weight_side)]
     return tuple(batch + free + outs if data_first else batch + outs + free)
@@ -151,9 +164,7 @@ def _as_features(axis: tuple[Label, ...]) -> tuple[Label, ...]:
 
 def _as_space(axis: tuple[Label, ...], number: int) -> tuple[Label, ...]:
     """Axes that a kernel does not touch are positions (the first one may be the batch)."""
-    return tuple(
-        Label(f"s{number}", part.count) if part.kind in "c?" else part for part in axis
-    )
+    return tuple(Label(f"s{number}", part.count) if part.kind in "c?" else part for part in axis)
 
 
 def kernel(tracer, act: Act, weight: Weight, kind: str, groups, labels: Labels) -> Act:
@@ -230,8 +241,11 @@ def conv(tracer, eqn, ins: list[Value]) -> Value:
     spec = [int(i) for i in numbers.rhs_spec]
     view = weight.view
     space = [_digits(view, (i,)) for i in spec[2:]]
-    space = [tuple(d for part in space[:-1] for d in part), space[-1]] if len(space) > 2 else (
-        [*space, (), ()][:2])  # fmt: skip
+    space = (
+        [tuple(d for part in space[:-1] for d in part), space[-1]]
+        if len(space) > 2
+        else ([*space, (), ()][:2])
+    )
     kind = "conv"
     if eqn.params["feature_group_count"] > 1:
         dilated = min(eqn.params["rhs_dilation"] or (1,)) > 1
@@ -259,8 +273,9 @@ def embed(tracer, eqn, table: Weight, index: Act) -> Act:
     """A table looked up by data: a dense layer on one-hot rows."""
     numbers, sizes = eqn.params["dimension_numbers"], eqn.params["slice_sizes"]
     shape, view = tuple(eqn.outvars[0].aval.shape), table.view
-    labels = [axis_labels("b" if i == 0 and len(shape) > 2 else f"s{i}", n)
-              for i, n in enumerate(shape)]  # fmt: skip
+    labels = [
+        axis_labels("b" if i == 0 and len(shape) > 2 else f"s{i}", n) for i, n in enumerate(shape)
+    ]
     for i in numbers.offset_dims:
         labels[i] = axis_labels("c", shape[i])
     looked = tuple(numbers.start_index_map)
@@ -296,8 +311,10 @@ def _two_data(tracer, first: Act, second: Act, sides) -> Act:
 
 
 def _product_labels(first: Labels, second: Labels, sides) -> Labels:
-    batch = [first[i] if first[i] and first[i][0].kind not in "?1" else second[j]
-             for i, j in zip(sides[0][1], sides[1][1], strict=True)]  # fmt: skip
+    batch = [
+        first[i] if first[i] and first[i][0].kind not in "?1" else second[j]
+        for i, j in zip(sides[0][1], sides[1][1], strict=True)
+    ]
     free = [first[i] for i in _free(len(first), sides[0])]
     return tuple(batch + free + [second[i] for i in _free(len(second), sides[1])])
 
@@ -336,8 +353,10 @@ def _two_parameters(tracer, first, second, sides) -> Value:
             else (second, sides[1], first, sides[0])
         )
         kept = [main.view.axes[i] for i in (*mine[1], *_free(len(main.shape), mine))]
-        extra = [(filler(other.shape[i], UNKNOWN),) if other.shape[i] > 1 else ()
-                 for i in _free(len(other.shape), their)]  # fmt: skip
+        extra = [
+            (filler(other.shape[i], UNKNOWN),) if other.shape[i] > 1 else ()
+            for i in _free(len(other.shape), their)
+        ]
         if main is second:
             batch = len(mine[1])
             kept = kept[:batch] + extra + kept[batch:]

@@ -32,8 +32,11 @@ def gather(tracer: Interpreter, eqn, ins: list[Value]) -> Value:
     if isinstance(table, Act):
         act = settle(table)
         labels = list(unknown_labels(shape))
-        kept = [i for i in range(len(act.labels)) if i not in numbers.collapsed_slice_dims
-                and i not in numbers.operand_batching_dims]  # fmt: skip
+        kept = [
+            i
+            for i in range(len(act.labels))
+            if i not in numbers.collapsed_slice_dims and i not in numbers.operand_batching_dims
+        ]
         for target, i in zip(numbers.offset_dims, kept, strict=False):
             labels[target] = resized(act.labels[i], shape[target])
         result = act.plain(tuple(labels))
@@ -55,8 +58,11 @@ def _gathered(eqn, view, index, numbers, shape):
         view = view.drop(numbers.collapsed_slice_dims)
         return view if view.shape == shape else view.reshape(shape)
     axes = list(view.opaque(shape).axes)
-    kept = [i for i in range(len(sizes)) if i not in numbers.collapsed_slice_dims
-            and i not in numbers.operand_batching_dims]  # fmt: skip
+    kept = [
+        i
+        for i in range(len(sizes))
+        if i not in numbers.collapsed_slice_dims and i not in numbers.operand_batching_dims
+    ]
     for target, i in zip(numbers.offset_dims, kept, strict=False):
         if sizes[i] == view.shape[i]:
             axes[target] = view.axes[i]

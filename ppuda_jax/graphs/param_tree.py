@@ -82,7 +82,11 @@ class ParamTree:
         if not isinstance(other, ParamTree):
             return NotImplemented
         return (self.treedef, self.paths, self.shapes, self.dtypes) == (
-            other.treedef, other.paths, other.shapes, other.dtypes)  # fmt: skip
+            other.treedef,
+            other.paths,
+            other.shapes,
+            other.dtypes,
+        )
 
     def __hash__(self) -> int:
         return hash((self.paths, self.shapes))

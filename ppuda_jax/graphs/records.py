@@ -157,7 +157,7 @@ def encode_nodes(plan: Plan) -> np.ndarray:
 @functools.lru_cache(maxsize=16384)
 def _encoded_nodes(
     name: str, kind: str, c_in: int, c_out: int, kernel: int, norm: bool, h_out: int
-) -> tuple[int, ...]:  # fmt: skip
+) -> tuple[int, ...]:
     """Kind id and name id of each node, one after the other; `name` is within the cell."""
     template = op_template(kind, c_in, c_out, kernel, norm, h_out)
     op = Op(kind, name, 0, (), 0, c_in, c_out, 0, h_out, kernel, norm=norm)

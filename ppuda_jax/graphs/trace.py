@@ -51,8 +51,11 @@ class TraceSource:
     inputs: Any
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, TraceSource) and self.tree == other.tree and (
-            self.apply_fn == other.apply_fn)  # fmt: skip
+        return (
+            isinstance(other, TraceSource)
+            and self.tree == other.tree
+            and (self.apply_fn == other.apply_fn)
+        )
 
     def __hash__(self) -> int:
         return hash(self.tree)
@@ -113,14 +116,18 @@ def trace_graph(apply_fn: Callable[..., Any], variables: Any, inputs: Any) -> Ar
     state, rebuild_state = _arrays(others)
 
     def flat(leaves, state, arrays):
-        full = rebuild(tree.unflatten(dict(zip(tree.paths, leaves, strict=True))),
-                       rebuild_state(state))  # fmt: skip
+        full = rebuild(
+            tree.unflatten(dict(zip(tree.paths, leaves, strict=True))), rebuild_state(state)
+        )
         given = static_inputs(arrays)
         return apply_fn(full, *given) if type(given) is tuple else apply_fn(full, given)
 
-    closed, result = _make_jaxpr(flat, [_abstract(x) for x in leaves],
-                                 [_abstract(x) for x in state],
-                                 [_abstract(x) for x in arrays])  # fmt: skip
+    closed, result = _make_jaxpr(
+        flat,
+        [_abstract(x) for x in leaves],
+        [_abstract(x) for x in state],
+        [_abstract(x) for x in arrays],
+    )
     outputs = [leaf for leaf in jax.tree_util.tree_leaves(result) if is_array(leaf)]
     if len(outputs) != 1:
         raise ValueError(
@@ -169,8 +176,11 @@ def _input_labels(aval):
 
 
 def _numpy_name(dtype: str) -> str:
-    return "float32" if dtype.startswith(("bfloat", "float")) else (
-        dtype if dtype.startswith(("int", "uint", "bool", "complex")) else "uint32")  # fmt: skip
+    return (
+        "float32"
+        if dtype.startswith(("bfloat", "float"))
+        else (dtype if dtype.startswith(("int", "uint", "bool", "complex")) else "uint32")
+    )
 
 
 def _separate(variables: Any):

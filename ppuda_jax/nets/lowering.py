@@ -56,8 +56,12 @@ def pointwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return (x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], kernel.shape[-1])
 
 
-def conv(x: jax.Array, kernel: jax.Array, stride: tuple[int, int] = (1, 1),
-         padding: tuple[int, int] | None = None) -> jax.Array:
+def conv(
+    x: jax.Array,
+    kernel: jax.Array,
+    stride: tuple[int, int] = (1, 1),
+    padding: tuple[int, int] | None = None,
+) -> jax.Array:
     """Convolution [B, H, W, C] x [kh, kw, C, D] -> [B, H', W', D].
 
     Args:
@@ -111,20 +115,30 @@ def _canonical_conv_bwd(stride, pad, residuals, g):
     x, kernel = residuals
     if stride == (1, 1):
         size = x.shape[1:3]
-        return (_input_pullback(kernel, g, pad, size),
-                _kernel_pullback(x, g, [(p, p) for p in pad]))
+        return (
+            _input_pullback(kernel, g, pad, size),
+            _kernel_pullback(x, g, [(p, p) for p in pad]),
+        )
     # A strided convolution is a sum of dense ones, one per phase of its input and its taps.
     taps, size = kernel.shape[:2], x.shape[1:3]
-    whole = [max(-(-(size[i] + 2 * pad[i]) // stride[i]),
-                 g.shape[i + 1] + (taps[i] - 1) // stride[i]) for i in (0, 1)]
+    whole = [
+        max(-(-(size[i] + 2 * pad[i]) // stride[i]), g.shape[i + 1] + (taps[i] - 1) // stride[i])
+        for i in (0, 1)
+    ]
     g_phases, g_kernel = [], jnp.zeros_like(kernel)
     for phase in itertools.product(range(stride[0]), range(stride[1])):
         own = tuple(slice(phase[i], None, stride[i]) for i in (0, 1))
         part = kernel[own]
         g_phases.append(_input_pullback(part, g, (0, 0), whole))
-        views, sides = zip(*(_phase_of_input(size[i], pad[i], stride[i], phase[i],
-                                             g.shape[i + 1] + part.shape[i] - 1)
-                             for i in (0, 1)), strict=True)
+        views, sides = zip(
+            *(
+                _phase_of_input(
+                    size[i], pad[i], stride[i], phase[i], g.shape[i + 1] + part.shape[i] - 1
+                )
+                for i in (0, 1)
+            ),
+            strict=True,
+        )
         g_part = _kernel_pullback(x[(slice(None), *views)], g, sides)
         g_kernel = g_kernel.at[own].set(g_part)
     inside = [slice(pad[i], pad[i] + size[i]) for i in (0, 1)]
@@ -184,8 +198,14 @@ def depthwise(x: jax.Array, kernel: jax.Array, stride: int = 1, dilation: int = 
     pad = (k // 2) * dilation
     if current_form() == "library":
         return lax.conv_general_dilated(
-            x, kernel, (stride, stride), [(pad, pad)] * 2, rhs_dilation=(dilation, dilation),
-            dimension_numbers=_DIMS, feature_group_count=channels)
+            x,
+            kernel,
+            (stride, stride),
+            [(pad, pad)] * 2,
+            rhs_dilation=(dilation, dilation),
+            dimension_numbers=_DIMS,
+            feature_group_count=channels,
+        )
     # Strided edges are few: subsampling the dense result keeps one gradient for both.
     return _depthwise_taps(x, kernel[:, :, 0], dilation)[:, ::stride, ::stride]
 
@@ -292,9 +312,11 @@ def _chunked_attention_bwd(residuals, g):
         shift = -jnp.sum(g_mixed * mixed, axis=-1, keepdims=True)
         g_rows = jnp.concatenate([g_mixed, shift], axis=-1)
         g_scores = weights * jnp.einsum("nqd,nkd->nqk", g_rows, ones)
-        return (jnp.einsum("nqk,nkd->nqd", g_scores, key),
-                jnp.einsum("nqk,nqd->nkd", g_scores, query),
-                jnp.einsum("nqk,nqd->nkd", weights, g_mixed))
+        return (
+            jnp.einsum("nqk,nkd->nqd", g_scores, key),
+            jnp.einsum("nqk,nqd->nkd", g_scores, query),
+            jnp.einsum("nqk,nqd->nkd", weights, g_mixed),
+        )
 
     return _by_chunks(chunk, *residuals, g)
 

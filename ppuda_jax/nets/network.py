@@ -47,7 +47,8 @@ class ParamTree(nn.Module):
         """Returns name -> array [...] or nested dictionary."""
         return {
             name: self.param(name, _initializer(node), node.shape)
-            if isinstance(node, ParamSpec) else ParamTree(node, name=name)()
+            if isinstance(node, ParamSpec)
+            else ParamTree(node, name=name)()
             for name, node in self.tree
         }
 
@@ -65,9 +66,12 @@ def _param_tree(specs: tuple[ParamSpec, ...], depth: int = 0) -> Tree:
     for spec in specs:
         groups.setdefault(spec.path[depth], []).append(spec)
     return tuple(
-        (name, group[0] if len(group[0].path) == depth + 1
-         else _param_tree(tuple(group), depth + 1))
-        for name, group in groups.items())
+        (
+            name,
+            group[0] if len(group[0].path) == depth + 1 else _param_tree(tuple(group), depth + 1),
+        )
+        for name, group in groups.items()
+    )
 
 
 class AuxiliaryHead(nn.Module):
@@ -136,10 +140,13 @@ class Network(nn.Module):
         """
         size = self.plan.image_size
         if images.ndim != 4 or images.shape[1:] != (size, size, 3):
-            raise ValueError(f"images must be [B, {size}, {size}, 3], received {images.shape}: "
-                             "resize them or build the network with another image_size.")
-        params = {name: ParamTree(tree, name=name)()
-                  for name, tree in _param_tree(self.plan.params)}
+            raise ValueError(
+                f"images must be [B, {size}, {size}, 3], received {images.shape}: "
+                "resize them or build the network with another image_size."
+            )
+        params = {
+            name: ParamTree(tree, name=name)() for name, tree in _param_tree(self.plan.params)
+        }
         values: dict[int, jax.Array] = {0: images}
         for op in self.plan.ops:
             values[op.output] = self._apply_op(op, params, values, train)
@@ -148,17 +155,21 @@ class Network(nn.Module):
             return logits
         return logits, self._auxiliary_head()(values[self._auxiliary_value()])
 
-    def _apply_op(self, op: Op, params: Any, values: Mapping[int, jax.Array],
-                  train: bool) -> jax.Array:
+    def _apply_op(
+        self, op: Op, params: Any, values: Mapping[int, jax.Array], train: bool
+    ) -> jax.Array:
         if op.kind == "sum":
             return ops.sum_maps([values[i] for i in op.inputs])
         if op.kind == "concat":
             zeros = jnp.zeros_like(values[op.inputs[0]])
             return jnp.concatenate(
-                [zeros if slot is None else values[slot] for slot in op.concat_slots], axis=-1)
+                [zeros if slot is None else values[slot] for slot in op.concat_slots], axis=-1
+            )
         x = values[op.inputs[0]]
-        leaves = [functools.reduce(lambda tree, key: tree[key], spec.path, params)
-                  for spec in op_params(op)]
+        leaves = [
+            functools.reduce(lambda tree, key: tree[key], spec.path, params)
+            for spec in op_params(op)
+        ]
         if op.kind == "stem_conv":
             return ops.stem_conv(leaves, x, stride=op.stride, relu=op.relu)
         if op.kind == "dense":
@@ -181,12 +192,18 @@ class Network(nn.Module):
     def _auxiliary_head(self) -> AuxiliaryHead:
         config, large = self.plan.config, self.plan.image_size == 224
         halved = config.stem_type == 1 or config.stem_pool
-        return AuxiliaryHead(self.plan.num_classes, large, config.norm is not None,
-                             2 if halved and not large else 5, name="auxiliary_head")
+        return AuxiliaryHead(
+            self.plan.num_classes,
+            large,
+            config.norm is not None,
+            2 if halved and not large else 5,
+            name="auxiliary_head",
+        )
 
 
-def build_network(net_args: Mapping[str, Any], num_classes: int = 10,
-                  image_size: int = 32) -> Network:
+def build_network(
+    net_args: Mapping[str, Any], num_classes: int = 10, image_size: int = 32
+) -> Network:
     """Builds the Flax network of a DeepNets-1M record.
 
     Args:

@@ -122,8 +122,7 @@ def _batch_norm_bwd(residuals, g):
     *norm, on = residuals
     dx, g_scale, g_bias = batch_norm_pullback(*norm, g)
     none = jnp.zeros_like(g_scale)
-    return (jnp.where(on, dx, g), jnp.where(on, g_scale, none), jnp.where(on, g_bias, none),
-            None)
+    return (jnp.where(on, dx, g), jnp.where(on, g_scale, none), jnp.where(on, g_bias, none), None)
 
 
 batch_norm.defvjp(_batch_norm_fwd, _batch_norm_bwd)
@@ -151,8 +150,10 @@ def _norm_pool_fwd(x, scale, bias, on):
     mean, inverse = batch_statistics(x)
     # Vectors come out of conditionals: fused into the loops over pixels they cost far more.
     gain, shift = lax.cond(
-        on, lambda: (inverse * scale, bias - mean * inverse * scale),
-        lambda: (jnp.ones_like(mean), jnp.zeros_like(mean)))
+        on,
+        lambda: (inverse * scale, bias - mean * inverse * scale),
+        lambda: (jnp.ones_like(mean), jnp.zeros_like(mean)),
+    )
     top = pools.max_pool(_ordered(x, gain), 2)
     return apply_affine(top, jnp.abs(gain), shift), (x, mean, inverse, gain, on)
 

@@ -98,8 +98,10 @@ def factorized_reduce(params: Params, x: jax.Array) -> jax.Array:
     """ReLU, two strided 1x1 convolutions side by side (the second one pixel on), norm."""
     first, second, *norm = params
     x = jax.nn.relu(x)
-    halves = [lowering.pointwise(x[:, ::2, ::2], first[0, 0]),
-              lowering.pointwise(x[:, 1::2, 1::2], second[0, 0])]
+    halves = [
+        lowering.pointwise(x[:, ::2, ::2], first[0, 0]),
+        lowering.pointwise(x[:, 1::2, 1::2], second[0, 0]),
+    ]
     return _norm(jnp.concatenate(halves, axis=-1), norm)
 
 
@@ -136,7 +138,8 @@ def msa(params: Params, x: jax.Array, *, stride: int = 1) -> jax.Array:
     tokens = x.reshape(batch, height * width, channels)
     normed = layer_norm(tokens, scale1, shift1) @ qkv
     query, key, value = (
-        part.reshape(batch, -1, HEADS, depth) for part in jnp.split(normed, 3, axis=-1))
+        part.reshape(batch, -1, HEADS, depth) for part in jnp.split(normed, 3, axis=-1)
+    )
     mixed = lowering.attention(query, key, value)
     tokens = dense((out, out_bias), mixed.reshape(batch, -1, channels)) + tokens
     hidden = dense((ff1, ff1_bias), layer_norm(tokens, scale2, shift2))
@@ -167,21 +170,23 @@ def head_dropout(key: jax.Array, x: jax.Array) -> jax.Array:
     return jnp.where(jax.random.bernoulli(key, 0.5, x.shape), 2.0 * x, jnp.zeros((), x.dtype))
 
 
-CELL_OPS: Mapping[str, OpFn] = MappingProxyType({
-    "max_pool_3x3": max_pool_3x3,
-    "avg_pool_3x3": avg_pool_3x3,
-    "sep_conv_3x3": sep_conv,
-    "sep_conv_5x5": sep_conv,
-    "dil_conv_3x3": dil_conv,
-    "dil_conv_5x5": dil_conv,
-    "conv_1x1": conv_norm,
-    "conv_3x3": conv_norm,
-    "conv_5x5": conv_norm,
-    "conv_7x7": conv_norm,
-    "conv_7x1_1x7": conv_7x1_1x7,
-    "msa": msa,
-    "cse": cse,
-})
+CELL_OPS: Mapping[str, OpFn] = MappingProxyType(
+    {
+        "max_pool_3x3": max_pool_3x3,
+        "avg_pool_3x3": avg_pool_3x3,
+        "sep_conv_3x3": sep_conv,
+        "sep_conv_5x5": sep_conv,
+        "dil_conv_3x3": dil_conv,
+        "dil_conv_5x5": dil_conv,
+        "conv_1x1": conv_norm,
+        "conv_3x3": conv_norm,
+        "conv_5x5": conv_norm,
+        "conv_7x7": conv_norm,
+        "conv_7x1_1x7": conv_7x1_1x7,
+        "msa": msa,
+        "cse": cse,
+    }
+)
 """Operations on the edges of a cell, all with a ``stride``; "none" and "skip_connect" vanish."""
 
 

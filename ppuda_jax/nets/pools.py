@@ -22,8 +22,14 @@ def avg_pool(x: jax.Array, stride: int = 1) -> jax.Array:
     rows, cols = (_window_count(size, stride) for size in x.shape[1:3])
     count = (rows[:, None] * cols[None])[None, :, :, None]
     if current_form() == "library":
-        total = lax.reduce_window(x, jnp.zeros((), x.dtype), lax.add, (1, 3, 3, 1),
-                                  (1, stride, stride, 1), [(0, 0), (1, 1), (1, 1), (0, 0)])
+        total = lax.reduce_window(
+            x,
+            jnp.zeros((), x.dtype),
+            lax.add,
+            (1, 3, 3, 1),
+            (1, stride, stride, 1),
+            [(0, 0), (1, 1), (1, 1), (0, 0)],
+        )
         return total / count.astype(x.dtype)
     total = functools.reduce(jnp.add, shifted_views(x, 3, stride, 1))
     return total / count.astype(x.dtype)
@@ -38,8 +44,14 @@ def _window_count(size, stride):
 def max_pool(x: jax.Array, stride: int = 1) -> jax.Array:
     """3x3 max pool. [B, H, W, C] -> [B, H', W', C]; ties send the gradient to the first."""
     if current_form() == "library":
-        return lax.reduce_window(x, -jnp.inf, lax.max, (1, 3, 3, 1), (1, stride, stride, 1),
-                                 [(0, 0), (1, 1), (1, 1), (0, 0)])
+        return lax.reduce_window(
+            x,
+            -jnp.inf,
+            lax.max,
+            (1, 3, 3, 1),
+            (1, stride, stride, 1),
+            [(0, 0), (1, 1), (1, 1), (0, 0)],
+        )
     return _max_taps(x, stride)
 
 
@@ -104,8 +116,11 @@ def spread_maxima(g: jax.Array, winner: jax.Array, rest: jax.Array, stride: int)
             if (i + 1 - rows) % stride or (j + 1 - cols) % stride:
                 continue
             first, second = 1 + (i + 1 - rows) // stride, 1 + (j + 1 - cols) // stride
-            view = (slice(None), slice(first, first + g.shape[1]),
-                    slice(second, second + g.shape[2]))
+            view = (
+                slice(None),
+                slice(first, first + g.shape[1]),
+                slice(second, second + g.shape[2]),
+            )
             won = w_padded[view] == 3 * rows + cols
             total += jnp.where(won, g_padded[view], jnp.zeros((), g.dtype))
         return total

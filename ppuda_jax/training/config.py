@@ -70,8 +70,9 @@ class TrainConfig:
         None, "train on the most frequent executor variants only; others are skipped and counted"
     )
     variant_balance: float = described(
-        0.0, "evens out how often variants occur: 0 leaves the published distribution, 1 trains "
-        "on as many networks of each variant found at start-up"
+        0.0,
+        "evens out how often variants occur: 0 leaves the published distribution, 1 trains "
+        "on as many networks of each variant found at start-up",
     )
     probe_archs: int = described(
         512, "architectures drawn at start-up to find the variants to compile"
@@ -93,10 +94,19 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         positive = (
-            "hidden", "meta_batch_size", "batch_size", "epochs", "max_nodes", "steps_per_dispatch",
-            "checkpoint_every", "log_every", "max_nonfinite", "learning_rate", "grad_clip",
+            "hidden",
+            "meta_batch_size",
+            "batch_size",
+            "epochs",
+            "max_nodes",
+            "steps_per_dispatch",
+            "checkpoint_every",
+            "log_every",
+            "max_nonfinite",
+            "learning_rate",
+            "grad_clip",
             "probe_archs",
-        )  # fmt: skip
+        )
         for name in positive:
             _require(getattr(self, name) > 0, name, "must be above zero", getattr(self, name))
         for name in (
@@ -112,23 +122,32 @@ class TrainConfig:
         for name in ("weight_decay", "eval_every", "seed"):
             _require(getattr(self, name) >= 0, name, "must not be negative", getattr(self, name))
         if self.arch_workers is not None:
-            _require(self.arch_workers >= 0, "arch_workers", "must not be negative",
-                     self.arch_workers)  # fmt: skip
+            _require(
+                self.arch_workers >= 0, "arch_workers", "must not be negative", self.arch_workers
+            )
         _require(0 <= self.lr_warmup < 1, "lr_warmup", "is a fraction of the run", self.lr_warmup)
-        _require(0 <= self.average_decay < 1, "average_decay", "must be in [0, 1)",
-                 self.average_decay)  # fmt: skip
-        _require(0 <= self.variant_balance <= 1, "variant_balance", "must be in [0, 1]",
-                 self.variant_balance)  # fmt: skip
-        _require(0 <= self.bnfree_share <= 1, "bnfree_share", "must be in [0, 1]",
-                 self.bnfree_share)  # fmt: skip
+        _require(
+            0 <= self.average_decay < 1, "average_decay", "must be in [0, 1)", self.average_decay
+        )
+        _require(
+            0 <= self.variant_balance <= 1,
+            "variant_balance",
+            "must be in [0, 1]",
+            self.variant_balance,
+        )
+        _require(
+            0 <= self.bnfree_share <= 1, "bnfree_share", "must be in [0, 1]", self.bnfree_share
+        )
         smoothing = self.label_smoothing
         _require(0 <= smoothing < 1, "label_smoothing", "must be in [0, 1)", smoothing)
         _require(0 < self.lr_drop <= 1, "lr_drop", "must be in (0, 1]", self.lr_drop)
         marks = self.lr_milestones
         _require(
             all(0 < m < 1 for m in marks) and list(marks) == sorted(marks),
-            "lr_milestones", "are rising fractions of the run, between 0 and 1", marks,
-        )  # fmt: skip
+            "lr_milestones",
+            "are rising fractions of the run, between 0 and 1",
+            marks,
+        )
 
     def total_steps(self, num_images: int) -> int:
         """Updates in the whole run, a multiple of `steps_per_dispatch` (rounded up)."""

@@ -66,7 +66,5 @@ def _curve(path: str | os.PathLike[str], steps: int) -> dict[str, list[float]]:
     }
     columns["seconds"] = [round(value) for value in columns["seconds"]]
     for name, mean in (("loss", np.median), ("accuracy", np.mean)):
-        columns[name] = [
-            round(float(mean([rows[i][name] for i in part])), 4) for part in parts
-        ]
+        columns[name] = [round(float(mean([rows[i][name] for i in part])), 4) for part in parts]
     return columns

@@ -66,8 +66,9 @@ def pools_of(variant: Variant) -> tuple[Pool, ...]:
             offsets[k * width_in % MAX_BLOCK, 0] = None
         for j in range(1, 3 if variant.attention else 1):
             offsets[0, j * width_out % MAX_BLOCK] = None
-    return tuple(Pool(block, tuple(offsets), tuple(tables))
-                 for block, (tables, offsets) in found.items())
+    return tuple(
+        Pool(block, tuple(offsets), tuple(tables)) for block, (tables, offsets) in found.items()
+    )
 
 
 @functools.lru_cache(maxsize=256)
@@ -86,8 +87,10 @@ def capacity_of(variant: Variant, count: int) -> Capacity:
             return scale * (350 + 120 * count)
         return (2 if variant.large else 1) * (16 + 12 * count)
 
-    return Capacity(tuple((name, mats[name] + rows(name)) for name in mats),
-                    tuple((name, vecs[name] + scale * (450 + 250 * count)) for name in vecs))
+    return Capacity(
+        tuple((name, mats[name] + rows(name)) for name in mats),
+        tuple((name, vecs[name] + scale * (450 + 250 * count)) for name in vecs),
+    )
 
 
 @chex.dataclass(frozen=True)
@@ -150,8 +153,9 @@ class MetaBatch:
     ends: Ends
 
 
-def build_meta_batch(plans: Sequence[Plan], variant: Variant,
-                     weight_norm: bool = True) -> MetaBatch:
+def build_meta_batch(
+    plans: Sequence[Plan], variant: Variant, weight_norm: bool = True
+) -> MetaBatch:
     """Builds the arrays of a meta-batch.
 
     Args:
@@ -181,8 +185,7 @@ class _Builder:
 
     def build(self) -> MetaBatch:
         """Returns the meta-batch."""
-        if any(node.max() - b * BUCKET.nodes >= BUCKET.nodes
-               for b, node in enumerate(self.nodes)):
+        if any(node.max() - b * BUCKET.nodes >= BUCKET.nodes for b, node in enumerate(self.nodes)):
             raise CapacityError(f"a graph must have at most {BUCKET.nodes} nodes: skip it.")
         self.scales = [_scales(p.plan, self.weight_norm) for p in self.programs]
         graphs = pad_graphs([graph_from_plan(p.plan) for p in self.programs], BUCKET)
@@ -192,12 +195,20 @@ class _Builder:
             rows.append(decoded)
             place |= places
         taps, vectors = self.vectors()
-        return MetaBatch(graphs=graphs, programs=stack_programs(self.programs),
-                         kernel_nodes=self.kernel_nodes(), rows=tuple(rows), place=place,
-                         taps=taps, vectors=vectors, ends=self.ends())
+        return MetaBatch(
+            graphs=graphs,
+            programs=stack_programs(self.programs),
+            kernel_nodes=self.kernel_nodes(),
+            rows=tuple(rows),
+            place=place,
+            taps=taps,
+            vectors=vectors,
+            ends=self.ends(),
+        )
 
-    def feature_rows(self, b: int, param: np.ndarray, y: np.ndarray, x: np.ndarray,
-                     shared: np.ndarray) -> np.ndarray:
+    def feature_rows(
+        self, b: int, param: np.ndarray, y: np.ndarray, x: np.ndarray, shared: np.ndarray
+    ) -> np.ndarray:
         """Rows of the features: one per node for single taps, then 49 per kernel node."""
         node = self.nodes[b][param]
         rows = node.copy()
@@ -221,16 +232,23 @@ class _Builder:
                 used = np.flatnonzero(table[:, 0] >= 0)
                 param, y, x, i, o = table[used].T
                 source = self.feature_rows(b, param, y, x, _single_tap(program.plan))
-                found.append(np.stack([
-                    np.full(len(used), number), start + used,
-                    layer_of[i % MAX_BLOCK, o % MAX_BLOCK], source, np.full(len(used), b),
-                    param]))
+                found.append(
+                    np.stack(
+                        [
+                            np.full(len(used), number),
+                            start + used,
+                            layer_of[i % MAX_BLOCK, o % MAX_BLOCK],
+                            source,
+                            np.full(len(used), b),
+                            param,
+                        ]
+                    )
+                )
                 start += len(table)
             starts[name] = start
             self.check(name, start, dict(self.capacity.mats)[name] - spill(self.variant)[0][name])
         table, row, layer, source, owner, param = np.concatenate(found, axis=1)
-        scale = np.array([self.scales[b][p] for b, p in zip(owner, param, strict=True)],
-                         np.float32)
+        scale = np.array([self.scales[b][p] for b, p in zip(owner, param, strict=True)], np.float32)
         cap = sum(dict(self.capacity.mats)[name] for name in pool.tables)
         rows, position = _chunks(layer, source, scale, len(pool.offsets), self.chunk, cap)
         zero = rows.source.size
@@ -279,15 +297,19 @@ class _Builder:
 
     def check(self, name: str, need: int, have: int) -> None:
         if need > have:
-            raise CapacityError(f"table {name} has room for {have} rows, the meta-batch needs "
-                                f"{need}: skip it or draw smaller networks.")
+            raise CapacityError(
+                f"table {name} has room for {have} rows, the meta-batch needs "
+                f"{need}: skip it or draw smaller networks."
+            )
 
     def kernel_nodes(self) -> np.ndarray:
         """Flat numbers of the nodes with several taps, padded."""
         room = (2 if self.variant.large else 1) * (96 + 64 * self.count)
         if len(self.slots) > room:
-            raise CapacityError(f"a meta-batch has room for {room} kernels with several taps, "
-                                f"this one has {len(self.slots)}: skip it.")
+            raise CapacityError(
+                f"a meta-batch has room for {room} kernels with several taps, "
+                f"this one has {len(self.slots)}: skip it."
+            )
         return np.array([*self.slots, *[0] * (room - len(self.slots))], np.int32)
 
     def ends(self) -> Ends:
@@ -303,12 +325,18 @@ class _Builder:
             scales = self.scales[b]
             scale.append((scales[0], scales[-4] if two else 0.0, scales[-2]))
         as_int = functools.partial(np.array, dtype=np.int32)
-        return Ends(stem=as_int(stem), positions=as_int(positions), hidden=as_int(hidden),
-                    classifier=as_int(classifier), scale=np.array(scale, np.float32))
+        return Ends(
+            stem=as_int(stem),
+            positions=as_int(positions),
+            hidden=as_int(hidden),
+            classifier=as_int(classifier),
+            scale=np.array(scale, np.float32),
+        )
 
 
-def _chunks(layer: np.ndarray, source: np.ndarray, scale: np.ndarray, layers: int, size: int,
-            cap: int) -> tuple[Rows, np.ndarray]:
+def _chunks(
+    layer: np.ndarray, source: np.ndarray, scale: np.ndarray, layers: int, size: int, cap: int
+) -> tuple[Rows, np.ndarray]:
     """Packs rows into chunks of one layer; returns them and each row's place."""
     room = math.ceil(cap / size) + layers
     order = np.argsort(layer, kind="stable")
@@ -324,9 +352,12 @@ def _chunks(layer: np.ndarray, source: np.ndarray, scale: np.ndarray, layers: in
     used = int(per_layer.sum())
     chunk_layer = np.zeros(room, np.int32)
     chunk_layer[:used] = np.repeat(np.arange(layers), per_layer)
-    return Rows(source=chunked_source.reshape(room, size),
-                scale=chunked_scale.reshape(room, size), layer=chunk_layer,
-                count=np.int32(used)), position
+    return Rows(
+        source=chunked_source.reshape(room, size),
+        scale=chunked_scale.reshape(room, size),
+        layer=chunk_layer,
+        count=np.int32(used),
+    ), position
 
 
 @functools.lru_cache(maxsize=8192)
@@ -335,8 +366,13 @@ def _scale(shape: tuple[int, ...], role: str) -> float:
 
 
 def _scales(plan: Plan, weight_norm: bool) -> np.ndarray:
-    return np.array([_scale(s.canonical_shape, s.role) if weight_norm and len(s.shape) > 1
-                     else 1.0 for s in plan.params], np.float32)
+    return np.array(
+        [
+            _scale(s.canonical_shape, s.role) if weight_norm and len(s.shape) > 1 else 1.0
+            for s in plan.params
+        ],
+        np.float32,
+    )
 
 
 def _single_tap(plan: Plan) -> np.ndarray:

@@ -26,9 +26,16 @@ from ppuda_jax.training.meta_batch import MAX_BLOCK, MetaBatch, Pool, pools_of
 _TAP_SIDE = 7
 
 
-def meta_loss(config: GHNConfig, variant: Variant, theta: Any, meta_batch: MetaBatch,
-              images: jax.Array, labels: jax.Array, key: jax.Array | None,
-              label_smoothing: float = 0.0) -> tuple[jax.Array, dict[str, jax.Array]]:
+def meta_loss(
+    config: GHNConfig,
+    variant: Variant,
+    theta: Any,
+    meta_batch: MetaBatch,
+    images: jax.Array,
+    labels: jax.Array,
+    key: jax.Array | None,
+    label_smoothing: float = 0.0,
+) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Mean loss of predicted networks (paper, Eq. 1), differentiable in ``theta``.
 
     Args:
@@ -46,12 +53,12 @@ def meta_loss(config: GHNConfig, variant: Variant, theta: Any, meta_batch: MetaB
     """
     meta_batch = jax.tree.map(jnp.asarray, meta_batch)
     tables = predict_tables(config, variant, theta, meta_batch)
-    return run.mean_loss(variant, tables, meta_batch.programs, images, labels, key,
-                         label_smoothing)
+    return run.mean_loss(variant, tables, meta_batch.programs, images, labels, key, label_smoothing)
 
 
-def predict_tables(config: GHNConfig, variant: Variant, theta: Any,
-                   meta_batch: MetaBatch) -> Tables:
+def predict_tables(
+    config: GHNConfig, variant: Variant, theta: Any, meta_batch: MetaBatch
+) -> Tables:
     """Predicts all parameters of a meta-batch as executor tables.
 
     Args:
@@ -70,7 +77,8 @@ def predict_tables(config: GHNConfig, variant: Variant, theta: Any,
         raise ValueError(
             f"the executor takes kernels from a conv decoder with blocks of {MAX_BLOCK} x "
             f"{MAX_BLOCK} channels, received decoder={config.decoder!r} and max_shape="
-            f"{config.max_shape}: use predict_params for other decoders.")
+            f"{config.max_shape}: use predict_params for other decoders."
+        )
     ghn, meta_batch = GHN(config), jax.tree.map(jnp.asarray, meta_batch)
 
     def call(method, *args, **kwargs):
@@ -80,8 +88,9 @@ def predict_tables(config: GHNConfig, variant: Variant, theta: Any,
     h = embeddings.reshape(-1, embeddings.shape[-1])
     single = call(GHN.tap_features, h, (1, 1))
     several = call(GHN.tap_features, h[meta_batch.kernel_nodes], (_TAP_SIDE, _TAP_SIDE))
-    features = jnp.concatenate([single.reshape(-1, single.shape[-1]),
-                                several.reshape(-1, several.shape[-1])])
+    features = jnp.concatenate(
+        [single.reshape(-1, single.shape[-1]), several.reshape(-1, several.shape[-1])]
+    )
     mats = {}
     for pool, rows in zip(pools_of(variant), meta_batch.rows, strict=True):
         decoder = _pool_decoder(call, pool)
@@ -90,8 +99,11 @@ def predict_tables(config: GHNConfig, variant: Variant, theta: Any,
         for name in pool.tables:
             block = jnp.take(decoded, meta_batch.place[name], axis=0, mode="clip")
             mats[name] = _tile(block.reshape(-1, *pool.block), layout_of(variant).mats[name])
-    return Tables(mats=mats, vecs=_vectors(call, config, variant, meta_batch, h, features),
-                  **_ends(call, config, variant, meta_batch, h))
+    return Tables(
+        mats=mats,
+        vecs=_vectors(call, config, variant, meta_batch, h, features),
+        **_ends(call, config, variant, meta_batch, h),
+    )
 
 
 def _pool_decoder(call, pool: Pool) -> RowDecoder:
@@ -102,9 +114,12 @@ def _pool_decoder(call, pool: Pool) -> RowDecoder:
         index_in = [(first_in + i) % MAX_BLOCK for i in range(pool.block[0])]
         index_out = [(first_out + o) % MAX_BLOCK for o in range(pool.block[1])]
         outputs.append(call(GHN.output_layer, index_out, index_in))
-    return RowDecoder(hidden=hidden, hidden_bias=hidden_bias,
-                      output=jnp.stack([kernel for kernel, _ in outputs]),
-                      output_bias=jnp.stack([bias for _, bias in outputs]))
+    return RowDecoder(
+        hidden=hidden,
+        hidden_bias=hidden_bias,
+        output=jnp.stack([kernel for kernel, _ in outputs]),
+        output_bias=jnp.stack([bias for _, bias in outputs]),
+    )
 
 
 def _tile(block: jax.Array, shape: tuple[int, ...]) -> jax.Array:
@@ -119,16 +134,22 @@ def _bounded(config: GHNConfig, vectors: jax.Array) -> jax.Array:
     """Norm scales and biases [..., 2, 64] as they are used."""
     if not config.weight_norm:
         return vectors
-    return jnp.stack([normalization.bound_norm_scale(vectors[..., 0, :]),
-                      normalization.bound_bias(vectors[..., 1, :])], axis=-2)
+    return jnp.stack(
+        [
+            normalization.bound_norm_scale(vectors[..., 0, :]),
+            normalization.bound_bias(vectors[..., 1, :]),
+        ],
+        axis=-2,
+    )
 
 
 def _vectors(call, config, variant, meta_batch, h, features) -> dict[str, jax.Array]:
     """Tables of vectors: norm scales, biases and depthwise taps."""
     hidden, hidden_bias = call(GHN.row_layer)
     kernel, bias = call(GHN.output_layer, None, [0])
-    decoder = RowDecoder(hidden=hidden, hidden_bias=hidden_bias, output=kernel[None],
-                         output_bias=bias[None])
+    decoder = RowDecoder(
+        hidden=hidden, hidden_bias=hidden_bias, output=kernel[None], output_bias=bias[None]
+    )
     depthwise = decode_rows(decoder, features, meta_batch.taps)
     vectors = _bounded(config, call(GHN.decode_vectors, h)).reshape(-1, MAX_BLOCK)
     sources = jnp.concatenate([jnp.zeros((1, MAX_BLOCK), vectors.dtype), vectors, depthwise])
@@ -150,8 +171,17 @@ def _ends(call, config, variant, meta_batch, h) -> dict[str, jax.Array]:
     small = variant.attention or variant.image_size != 32
     y, x = (a.reshape(-1) for a in jnp.mgrid[:k, :k].astype(jnp.int32))
     node = jnp.repeat(jnp.arange(count), k * k)
-    stem = call(GHN.decode_taps, h[ends.stem[:, 0]], jnp.tile(y, count), jnp.tile(x, count), None,
-                [0, 1, 2], node=node, kernel_size=(k, k), layout="io")
+    stem = call(
+        GHN.decode_taps,
+        h[ends.stem[:, 0]],
+        jnp.tile(y, count),
+        jnp.tile(x, count),
+        None,
+        [0, 1, 2],
+        node=node,
+        kernel_size=(k, k),
+        layout="io",
+    )
     stem = _tile(stem.reshape(count, k, k, 3, MAX_BLOCK), (width if small else 3 * width,))
     size = ends.stem[:, 1]
     inside = (jnp.maximum(y, x)[None] < size[:, None]).reshape(count, k, k, 1, 1)
@@ -165,9 +195,17 @@ def _ends(call, config, variant, meta_batch, h) -> dict[str, jax.Array]:
 def _positions(call, variant: Variant, h: jax.Array) -> jax.Array:
     count, size = h.shape[0], variant.size
     y, x = (a.reshape(-1) for a in jnp.mgrid[:size, :size].astype(jnp.int32))
-    rows = call(GHN.decode_taps, h, jnp.tile(y, count), jnp.tile(x, count), [0], None,
-                node=jnp.repeat(jnp.arange(count), size * size), kernel_size=(size, size),
-                layout="io")
+    rows = call(
+        GHN.decode_taps,
+        h,
+        jnp.tile(y, count),
+        jnp.tile(x, count),
+        [0],
+        None,
+        node=jnp.repeat(jnp.arange(count), size * size),
+        kernel_size=(size, size),
+        layout="io",
+    )
     return _tile(rows.reshape(count, size, size, MAX_BLOCK), (variant.width,))
 
 
@@ -178,10 +216,13 @@ def _head(call, config, variant, meta_batch, h) -> dict[str, jax.Array]:
     inputs, outputs = ends.hidden[:, 2], ends.hidden[:, 3]
     is_input = jnp.arange(features)[None] < inputs[:, None]
     is_output = jnp.arange(hidden)[None] < outputs[:, None]
-    block = call(GHN.decode_taps, h[ends.hidden[:, 0]], zero, zero, kernel_size=(1, 1),
-                 layout="io") * ends.scale[:, 1, None, None]
-    weight = jnp.where(is_input[:, :, None] & is_output[:, None, :],
-                       _tile(block, (features, hidden)), 0.0)
+    block = (
+        call(GHN.decode_taps, h[ends.hidden[:, 0]], zero, zero, kernel_size=(1, 1), layout="io")
+        * ends.scale[:, 1, None, None]
+    )
+    weight = jnp.where(
+        is_input[:, :, None] & is_output[:, None, :], _tile(block, (features, hidden)), 0.0
+    )
     bias = _bounded(config, call(GHN.decode_vectors, h[ends.hidden[:, 1]]))[:, 1]
     last = call(GHN.decode_class_kernel, h[ends.classifier[:, 0]]).swapaxes(1, 2)
     last = _tile(last * ends.scale[:, 2, None, None], (max(features, hidden), config.num_classes))
@@ -189,5 +230,9 @@ def _head(call, config, variant, meta_batch, h) -> dict[str, jax.Array]:
     last_bias = call(GHN.decode_class_bias, h[ends.classifier[:, 1]])
     if config.weight_norm:
         last_bias = normalization.bound_bias(last_bias)
-    return {"hidden": weight, "hidden_bias": jnp.where(is_output, _tile(bias, (hidden,)), 0.0),
-            "classifier": jnp.where(is_row[:, :, None], last, 0.0), "classifier_bias": last_bias}
+    return {
+        "hidden": weight,
+        "hidden_bias": jnp.where(is_output, _tile(bias, (hidden,)), 0.0),
+        "classifier": jnp.where(is_row[:, :, None], last, 0.0),
+        "classifier_bias": last_bias,
+    }

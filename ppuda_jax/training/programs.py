@@ -85,8 +85,9 @@ class StepPrograms:
             return self._warm_up_in_processes(examples, workers)
         counter = CompileCounter()
         with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-            jobs = [(variant, pool.submit(self._compile, variant, args))
-                    for variant, args in examples]  # fmt: skip
+            jobs = [
+                (variant, pool.submit(self._compile, variant, args)) for variant, args in examples
+            ]
             self._programs |= {variant: job.result() for variant, job in jobs}
         return counter.cache_hits
 

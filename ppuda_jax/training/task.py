@@ -16,12 +16,24 @@ EvaluateFn = Callable[[Any, int], Mapping[str, float]]
 # What may change between the sessions of one run; anything else would make it another run.
 _FREE_FIELDS = frozenset(
     {
-        "data_dir", "steps", "epochs", "time_limit_s", "session_limit_s", "arch_workers",
-        "num_devices", "compile_threads", "compilation_cache", "workdir", "checkpoint_every",
-        "log_every", "eval_every", "max_nonfinite", "max_variants",
+        "data_dir",
+        "steps",
+        "epochs",
+        "time_limit_s",
+        "session_limit_s",
+        "arch_workers",
+        "num_devices",
+        "compile_threads",
+        "compilation_cache",
+        "workdir",
+        "checkpoint_every",
+        "log_every",
+        "eval_every",
+        "max_nonfinite",
+        "max_variants",
         "variant_balance",
     }
-)  # fmt: skip
+)
 
 
 class NonFiniteError(RuntimeError):

@@ -31,8 +31,11 @@ def test_every_node_has_a_name(config):
         assert decode_kind(KIND_NAMES[kind]) == PRIMITIVES[primitive]
         assert 0 <= cell < config.n_cells
         if node.endswith(("weight", "bias")):
-            full = NODE_NAMES[name] if node[0] in "sp" or "classifier" in node else (
-                f"cells.{cell}.{NODE_NAMES[name]}")  # fmt: skip
+            full = (
+                NODE_NAMES[name]
+                if node[0] in "sp" or "classifier" in node
+                else (f"cells.{cell}.{NODE_NAMES[name]}")
+            )
             assert full == node
         else:
             assert NODE_NAMES[name] == PRIMITIVES[primitive]

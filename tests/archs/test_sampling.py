@@ -20,10 +20,22 @@ from ppuda_jax.primitives import CELL_OPS, PRIMITIVES
 
 # Paper, appendix A: percent of the nodes of the training split.
 FRACTIONS = {
-    "conv": 36.3, "bn": 25.5, "sum": 11.1, "bias": 6.5, "sep_conv": 5.1, "concat": 3.8,
-    "dil_conv": 2.5, "ln": 2.5, "max_pool": 1.8, "avg_pool": 1.7, "msa": 1.2, "cse": 1.0,
-    "input": 0.5, "glob_avg": 0.5, "pos_enc": 0.2,
-}  # fmt: skip
+    "conv": 36.3,
+    "bn": 25.5,
+    "sum": 11.1,
+    "bias": 6.5,
+    "sep_conv": 5.1,
+    "concat": 3.8,
+    "dil_conv": 2.5,
+    "ln": 2.5,
+    "max_pool": 1.8,
+    "avg_pool": 1.7,
+    "msa": 1.2,
+    "cse": 1.0,
+    "input": 0.5,
+    "glob_avg": 0.5,
+    "pos_enc": 0.2,
+}
 
 
 def test_an_architecture_depends_on_split_and_index_alone():
@@ -61,8 +73,12 @@ def test_fingerprints_ignore_what_changes_no_architecture():
     key = fingerprint(config)
     assert fingerprint(dataclasses.replace(config, C=64, fc_dim=64)) == key
     swapped = (DARTS.normal[1], DARTS.normal[0], *DARTS.normal[2:])
-    assert fingerprint(dataclasses.replace(
-        config, genotype=dataclasses.replace(DARTS, normal=swapped))) == key  # fmt: skip
+    assert (
+        fingerprint(
+            dataclasses.replace(config, genotype=dataclasses.replace(DARTS, normal=swapped))
+        )
+        == key
+    )
     assert fingerprint(dataclasses.replace(config, ks=5)) != key
     assert fingerprint(dataclasses.replace(config, norm=None)) != key
 

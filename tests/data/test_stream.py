@@ -62,8 +62,10 @@ def test_probe_counts_variants_and_restriction_holds():
     stream = open_stream()
     found = stream.probe(40)
     assert [(variant, len(surveys)) for variant, surveys in found] == [
-        ("variant0", 14), ("variant1", 13), ("variant2", 13),
-    ]  # fmt: skip
+        ("variant0", 14),
+        ("variant1", 13),
+        ("variant2", 13),
+    ]
     assert stream.example(found[0][1])["vector"].shape == (2, 2, 2, 6)
     stream.restrict({"variant1": 1.0}, 60)
     assert {g.variant for g in take(stream, 5)} == {"variant1"}

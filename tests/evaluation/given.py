@@ -22,7 +22,8 @@ def arrays(count: int) -> ImageArrays:
 def small_nets(count: int) -> tuple[evaluation.EvalNet, ...]:
     """Short networks of the val split at training widths, all of one small variant."""
     split = dataclasses.replace(SPLITS["val"], width="training")
-    drawn = (evaluation.EvalNet("val", i, sample_arch(arch_rng(split, i), split))
-             for i in range(300))  # fmt: skip
+    drawn = (
+        evaluation.EvalNet("val", i, sample_arch(arch_rng(split, i), split)) for i in range(300)
+    )
     found = [net for net in drawn if net.variant == SMALL]
     return tuple(sorted(found, key=lambda net: len(net.plan.ops))[:count])

@@ -36,9 +36,12 @@ def test_executor_and_network_agree_and_variants_compile_once(ghn, evaluator):
     nets = small_nets(3)
     calls = []
     results = evaluation.evaluate_archs(
-        ghn, nets, evaluator.images, evaluator=evaluator,
+        ghn,
+        nets,
+        evaluator.images,
+        evaluator=evaluator,
         progress=lambda done, total, result, left: calls.append((done, total, left)),
-    )  # fmt: skip
+    )
     assert evaluator.programs == 2 and [c[:2] for c in calls] == [(1, 3), (2, 3), (3, 3)]
     assert calls[-1][2] == 0 and all(r.runner == "executor" and not r.reason for r in results)
     assert [r.num_params for r in results] == [net.plan.num_params for net in nets]
@@ -104,8 +107,9 @@ def test_variants_compile_ahead_in_the_order_of_use_and_old_ones_go(ghn, evaluat
 
     def evaluate(self, ghn, net):
         held.append(len(self._runners))
-        return evaluation.NetResult(net.split, net.index, net.name, 1, 0.1, 0.5, 2.3, 8, 0, 0, 0,
-                                    "executor", "")  # fmt: skip
+        return evaluation.NetResult(
+            net.split, net.index, net.name, 1, 0.1, 0.5, 2.3, 8, 0, 0, 0, "executor", ""
+        )
 
     monkeypatch.setattr(module.Evaluator, "evaluate", evaluate)
     nets = evaluation.choose_networks("test", 20)
@@ -133,8 +137,12 @@ def test_batches_spread_over_devices_give_the_same_result(ghn, evaluator):
 
 
 def test_calibrated_norms_know_the_calibration_images_alone(ghn, evaluator):
-    net = next(net for net in small_nets(40) if {"sep_conv_3x3", "conv_1x1"} & {
-        op.kind for op in net.plan.ops} and net.config.norm is not None)
+    net = next(
+        net
+        for net in small_nets(40)
+        if {"sep_conv_3x3", "conv_1x1"} & {op.kind for op in net.plan.ops}
+        and net.config.norm is not None
+    )
     given = arrays(8)
     calibrated = evaluation.make_images(given, "test", batch_size=8, calibration=given)
     settings = evaluation.EvalSettings(num_devices=1)
@@ -203,9 +211,13 @@ def test_an_interrupted_evaluation_continues(ghn, evaluator, tmp_path):
     first = run(ghn, nets[:2], evaluator.images, evaluator=evaluator, results_path=path)
     seen = []
     full = run(
-        ghn, nets, evaluator.images, evaluator=evaluator, results_path=path,
+        ghn,
+        nets,
+        evaluator.images,
+        evaluator=evaluator,
+        results_path=path,
         progress=lambda done, total, result, left: seen.append(result.name),
-    )  # fmt: skip
+    )
     assert full[:2] == first and seen == [nets[2].name]
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert lines[0]["dataset"] == "digits" and [r["index"] for r in lines[1:]] == [

@@ -1,6 +1,5 @@
 """Batches of images: their order, repeats, noise and calibration."""
 
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -39,8 +38,10 @@ def test_all_batches_have_one_size_and_repeats_weigh_nothing():
 def test_noise_is_clipped_before_normalisation_and_repeatable():
     given = arrays(8)
     spec = given.spec
-    noisy = [evaluation.make_images(given, "test", noise=0.3, seed=s).batches[0].images
-             for s in (0, 0, 1)]
+    noisy = [
+        evaluation.make_images(given, "test", noise=0.3, seed=s).batches[0].images
+        for s in (0, 0, 1)
+    ]
     np.testing.assert_array_equal(noisy[0], noisy[1])
     assert not np.array_equal(noisy[0], noisy[2])
     pixels = np.asarray(noisy[0]) * spec.std[0] + spec.mean[0]

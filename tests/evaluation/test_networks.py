@@ -1,6 +1,5 @@
 """Which networks a split name stands for."""
 
-
 import numpy as np
 import pytest
 

@@ -119,6 +119,7 @@ def test_unsupported_plans_say_what_to_do():
 def test_variant_names_the_static_class():
     plan = plan_of("conv_1x1:0 conv_1x1:1", "conv_1x1:0 conv_1x1:1", stem_type=1)
     assert variant_of(plan) == Variant(16, 1, 16)
-    flat = plan_of("conv_1x1:0 conv_1x1:1", "conv_1x1:0 conv_1x1:1", glob_avg=False, C_mult=2,
-                   stem_pool=False)
+    flat = plan_of(
+        "conv_1x1:0 conv_1x1:1", "conv_1x1:0 conv_1x1:1", glob_avg=False, C_mult=2, stem_pool=False
+    )
     assert variant_of(flat) == Variant(32, 2, 16, flat=True)

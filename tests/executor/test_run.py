@@ -20,29 +20,45 @@ LABELS = jnp.arange(BATCH) % 10
 # Two lists of networks, each of one variant: one compilation serves a list.
 STRIDED = {
     "separable": plan_of("sep_conv_3x3:0 dil_conv_5x5:1", "dil_conv_3x3:0 sep_conv_5x5:1", ks=5),
-    "convolutions": plan_of("conv_3x3:0 conv_7x1_1x7:1", "conv_5x5:0 conv_7x1_1x7:1", n_cells=4,
-                            fc_layers=2),
+    "convolutions": plan_of(
+        "conv_3x3:0 conv_7x1_1x7:1", "conv_5x5:0 conv_7x1_1x7:1", n_cells=4, fc_layers=2
+    ),
     "pools": plan_of("max_pool_3x3:1 cse:0", "avg_pool_3x3:0 skip_connect:1", stem_type=1, ks=7),
     "concatenation": plan_of(
         "conv_1x1:0 skip_connect:1 conv_7x7:2 avg_pool_3x3:0",
-        "cse:0 max_pool_3x3:1 conv_3x3:2 conv_1x1:1", concat=(2, 3)),
+        "cse:0 max_pool_3x3:1 conv_3x3:2 conv_1x1:1",
+        concat=(2, 3),
+    ),
     "absent states": plan_of(
         "none:0 none:1 conv_1x1:0 skip_connect:1 max_pool_3x3:3 skip_connect:3",
         "none:0 conv_1x1:1 skip_connect:0 none:2 skip_connect:2 skip_connect:3",
-        concat=(2, 3, 4)),
+        concat=(2, 3, 4),
+    ),
     "no norm": plan_of("conv_3x3:0 sep_conv_3x3:1", "conv_1x1:0 skip_connect:1", norm=None),
-    "no preprocessing": plan_of("conv_1x1:0 cse:1", "conv_3x3:0 skip_connect:1", preproc=False,
-                                stem_type=1, n_cells=6),
-    "no preprocessing, simple stem": plan_of("conv_1x1:0 cse:1", "conv_3x3:0 skip_connect:1",
-                                             preproc=False),
+    "no preprocessing": plan_of(
+        "conv_1x1:0 cse:1", "conv_3x3:0 skip_connect:1", preproc=False, stem_type=1, n_cells=6
+    ),
+    "no preprocessing, simple stem": plan_of(
+        "conv_1x1:0 cse:1", "conv_3x3:0 skip_connect:1", preproc=False
+    ),
     "three cells": plan_of("conv_1x1:0 cse:1", "conv_3x3:0 skip_connect:1", n_cells=3),
 }
 TRANSFORMERS = {
     "attention": plan_of("msa:0 conv_3x3:1", "skip_connect:0 msa:1"),
-    "mixed": plan_of("msa:0 conv_1x1:1 sep_conv_3x3:2 skip_connect:0",
-                     "max_pool_3x3:0 msa:1 msa:2 dil_conv_3x3:1", concat=(2, 3), preproc=True),
-    "bare": plan_of("msa:1 skip_connect:0", "conv_1x1:0 none:1", preproc=False, norm=None,
-                    fc_layers=2, n_cells=7),
+    "mixed": plan_of(
+        "msa:0 conv_1x1:1 sep_conv_3x3:2 skip_connect:0",
+        "max_pool_3x3:0 msa:1 msa:2 dil_conv_3x3:1",
+        concat=(2, 3),
+        preproc=True,
+    ),
+    "bare": plan_of(
+        "msa:1 skip_connect:0",
+        "conv_1x1:0 none:1",
+        preproc=False,
+        norm=None,
+        fc_layers=2,
+        n_cells=7,
+    ),
 }
 
 
@@ -53,9 +69,15 @@ class Compiled:
         self.traces = 0
         self.variant = variant_of(next(iter(plans.values())))
         needs = [rows_needed([make_program(plan)]) for plan in plans.values()]
-        self.capacity = Capacity(*(
-            tuple((name, max(dict(getattr(need, kind))[name] for need in needs))
-                  for name, _ in getattr(needs[0], kind)) for kind in ("mats", "vecs")))
+        self.capacity = Capacity(
+            *(
+                tuple(
+                    (name, max(dict(getattr(need, kind))[name] for need in needs))
+                    for name, _ in getattr(needs[0], kind)
+                )
+                for kind in ("mats", "vecs")
+            )
+        )
 
         def evaluate(tables, programs):
             self.traces += 1
@@ -64,7 +86,8 @@ class Compiled:
                 return run.mean_loss(self.variant, tables, programs, IMAGES, LABELS, None)[0]
 
             return run.logits(self.variant, tables, programs, IMAGES), jax.value_and_grad(loss)(
-                tables)
+                tables
+            )
 
         self.evaluate = jax.jit(evaluate)
 
@@ -119,16 +142,23 @@ def test_all_networks_of_a_list_share_one_compilation(transformers):
     assert transformers.traces == 1
 
 
-@pytest.mark.parametrize("settings", [
-    {"C_mult": 2, "n_cells": 4}, {"glob_avg": False, "stem_pool": False},
-    {"C_mult": 2, "attention": True, "n_cells": 4}], ids=str)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"C_mult": 2, "n_cells": 4},
+        {"glob_avg": False, "stem_pool": False},
+        {"C_mult": 2, "attention": True, "n_cells": 4},
+    ],
+    ids=str,
+)
 def test_other_variants_forward(settings):
     settings = dict(settings)
     first = "msa:0 conv_3x3:1" if settings.pop("attention", False) else "conv_3x3:0 cse:1"
     plan = plan_of(first, "sep_conv_3x3:0 skip_connect:1", **settings)
     program, params = make_program(plan), random_params(plan, seed=1)
     logits = jax.jit(run.logits, static_argnums=0)(
-        program.variant, pack_params([program], [params]), stack_programs([program]), IMAGES)
+        program.variant, pack_params([program], [params]), stack_programs([program]), IMAGES
+    )
     expected = Network(plan).apply({"params": params}, IMAGES)
     np.testing.assert_allclose(logits[0], expected, atol=1e-5 * float(jnp.abs(expected).max()))
 
@@ -138,7 +168,8 @@ def test_a_meta_batch_is_its_networks_one_by_one(transformers):
     programs = [make_program(plan) for plan in plans]
     params = [random_params(plan, seed) for seed, plan in enumerate(plans)]
     together = jax.jit(run.logits, static_argnums=0)(
-        transformers.variant, pack_params(programs, params), stack_programs(programs), IMAGES)
+        transformers.variant, pack_params(programs, params), stack_programs(programs), IMAGES
+    )
     for plan, tree, logits in zip(plans, params, together, strict=True):
         alone = transformers(plan, tree)[1][0][0]
         np.testing.assert_allclose(logits, alone, atol=1e-5 * float(jnp.abs(alone).max()))
@@ -150,7 +181,8 @@ def test_bfloat16_has_nearly_the_same_logits(strided):
     program, (logits, _) = strided(plan, params)
     tables = pack_params([program], [params], strided.capacity)
     short = jax.jit(run.logits, static_argnums=0)(
-        strided.variant, tables, stack_programs([program]), IMAGES.astype(jnp.bfloat16))
+        strided.variant, tables, stack_programs([program]), IMAGES.astype(jnp.bfloat16)
+    )
     assert short.dtype == jnp.float32
     deviation = float(jnp.abs(short - logits).max() / jnp.abs(logits).max())
     assert 1e-6 < deviation < 0.05

@@ -33,8 +33,21 @@ def checkpoint(tmp_path_factory) -> str:
 
 
 def result(split: str, index: int, top1: float, **fields) -> NetResult:
-    return NetResult(split, index, f"{split}-{index}", 10, top1, 0.5, 1.0, 64, 0.1, 0.2, 0.0,
-                     fields.get("runner", "executor"), fields.get("reason", ""))  # fmt: skip
+    return NetResult(
+        split,
+        index,
+        f"{split}-{index}",
+        10,
+        top1,
+        0.5,
+        1.0,
+        64,
+        0.1,
+        0.2,
+        0.0,
+        fields.get("runner", "executor"),
+        fields.get("reason", ""),
+    )
 
 
 def test_table_and_files(checkpoint, tmp_path, monkeypatch):
@@ -47,10 +60,14 @@ def test_table_and_files(checkpoint, tmp_path, monkeypatch):
 
     monkeypatch.setattr(evaluation, "evaluate_archs", evaluated)
     options = EvaluateConfig(
-        checkpoint=checkpoint, split=("test", "predefined"), num_nets=2, max_images=64,
-        output=str(tmp_path / "out"), compilation_cache=None,
+        checkpoint=checkpoint,
+        split=("test", "predefined"),
+        num_nets=2,
+        max_images=64,
+        output=str(tmp_path / "out"),
+        compilation_cache=None,
         num_devices=1,
-    )  # fmt: skip
+    )
     text = evaluate.run(options)
     assert "on digits: top1 in %, chance 10.0" in text
     header, ours = text.splitlines()[1:3]
@@ -63,8 +80,10 @@ def test_table_and_files(checkpoint, tmp_path, monkeypatch):
 
 
 def test_published_numbers_stand_beside():
-    rows = {"ours": evaluate.columns({"wide": [result("wide", 0, 0.3)]}, "top1"),
-            "paper, ghn2": {"wide": "64.0", "deep": "60.5"}}  # fmt: skip
+    rows = {
+        "ours": evaluate.columns({"wide": [result("wide", 0, 0.3)]}, "top1"),
+        "paper, ghn2": {"wide": "64.0", "deep": "60.5"},
+    }
     lines = evaluate.format_table(rows, ("test", "wide", "deep")).splitlines()
     assert [line.split()[-1] for line in lines] == ["wide", "0.0", "64.0"]
 
@@ -102,7 +121,8 @@ def test_mistakes_are_refused_with_the_choices(checkpoint, options, message):
 
 def test_the_command_ends_in_one_clear_line(checkpoint):
     command = [sys.executable, "-m", "experiments.evaluate", f"--checkpoint={checkpoint}"]
-    done = subprocess.run([*command, "--split=tset"], cwd=ROOT, capture_output=True, text=True,
-                          timeout=120)  # fmt: skip
+    done = subprocess.run(
+        [*command, "--split=tset"], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
     assert done.returncode != 0 and "Traceback" not in done.stderr
     assert done.stderr.strip().splitlines()[-1].startswith("ValueError: split must be one of")

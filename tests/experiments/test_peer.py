@@ -19,7 +19,12 @@ def test_architectures_for_the_reference(tmp_path):
 
 
 def test_a_reference_that_ends_is_reported(tmp_path):
-    running = peer.reference("no such task", [arch_at("train", 0)], checkout=str(tmp_path),
-                             python=sys.executable, batch_size=2)  # fmt: skip
+    running = peer.reference(
+        "no such task",
+        [arch_at("train", 0)],
+        checkout=str(tmp_path),
+        python=sys.executable,
+        batch_size=2,
+    )
     with pytest.raises(SystemExit, match="the reference did not answer"), running:
         pass

@@ -51,18 +51,26 @@ HERE = "tests.experiments.test_predict"
 
 def test_predicts_saves_and_evaluates(checkpoint, tmp_path, capsys):
     output = tmp_path / "params.safetensors"
-    predict.main([
-        f"--model={HERE}:tiny", checkpoint, f"--output={output}", "--evaluate",
-        "--dataset=digits", "--describe", f"--draw={tmp_path / 'graph.png'}",
-    ])  # fmt: skip
+    predict.main(
+        [
+            f"--model={HERE}:tiny",
+            checkpoint,
+            f"--output={output}",
+            "--evaluate",
+            "--dataset=digits",
+            "--describe",
+            f"--draw={tmp_path / 'graph.png'}",
+        ]
+    )
     printed = capsys.readouterr().out
     assert "6 nodes traced" in printed and "% of 359 test images right" in printed
     assert "Conv_0/kernel (kernel)" in printed and (tmp_path / "graph.png").exists()
     loaded = load_params(output)
     assert loaded["Conv_0"]["kernel"].shape == (3, 3, 3, 8)
     assert np.isfinite(loaded["Dense_0"]["kernel"]).all()
-    predict.main([f"--model={HERE}:tiny", checkpoint, "--evaluate", "--dataset=digits",
-                  "--max_images=70"])  # fmt: skip
+    predict.main(
+        [f"--model={HERE}:tiny", checkpoint, "--evaluate", "--dataset=digits", "--max_images=70"]
+    )
     assert "% of 70 test images right" in capsys.readouterr().out
 
 
@@ -82,8 +90,10 @@ def test_what_cannot_be_predicted_is_kept_on_request(checkpoint, tmp_path, capsy
         (["--model=no.such:model"], "cannot be imported"),
         ([f"--model={HERE}:missing"], "cannot be imported"),
         ([f"--model={HERE}:tiny", "--dataset=mnist"], "mnist"),
-        ([f"--model={HERE}:tiny", "--dataset=digits", "--evaluate", "--max_images=0"],
-         "max_images must be at least 2, got 0"),
+        (
+            [f"--model={HERE}:tiny", "--dataset=digits", "--evaluate", "--max_images=0"],
+            "max_images must be at least 2, got 0",
+        ),
         ([f"--model={HERE}:tiny", "--dataset=imagenet"], "1000 classes|32x32"),
     ],
 )

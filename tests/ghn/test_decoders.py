@@ -79,9 +79,16 @@ def test_gradients_of_rows_have_no_scatter_of_single_elements(h):
 
     def loss(theta):
         rows = GHN(CONV).apply(
-            {"params": theta}, h, y, x, [0, 2], [1], node=node, kernel_size=(3, 3),
+            {"params": theta},
+            h,
+            y,
+            x,
+            [0, 2],
+            [1],
+            node=node,
+            kernel_size=(3, 3),
             method="decode_taps",
-        )  # fmt: skip
+        )
         return jnp.sum(rows)
 
     program = str(jax.make_jaxpr(jax.grad(loss))(theta))

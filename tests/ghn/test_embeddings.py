@@ -51,10 +51,14 @@ def test_features_are_the_sum_of_primitive_and_shape_rows():
     expected = [
         table["primitive"][kind]
         + np.concatenate(
-            [table["channel"][r[0]], table["channel"][r[1]],
-             table["spatial"][r[2]], table["spatial"][r[3]]]
+            [
+                table["channel"][r[0]],
+                table["channel"][r[1]],
+                table["spatial"][r[2]],
+                table["spatial"][r[3]],
+            ]
         )
         for kind, r in zip(primitive[0], rows, strict=True)
-    ]  # fmt: skip
+    ]
     got = module.apply(variables, primitive, shape)
     np.testing.assert_allclose(got[0], expected, rtol=1e-6)

@@ -101,6 +101,7 @@ def test_gradients_do_not_see_padding():
         return jnp.sum(GHN(SMALL).apply({"params": theta}, graphs) ** 3)
 
     theta = init_theta(SMALL, jax.random.key(0))
-    for a, b in zip(*map(jax.tree.leaves, (gradient(theta, clean), gradient(theta, garbage))),
-                    strict=True):  # fmt: skip
+    for a, b in zip(
+        *map(jax.tree.leaves, (gradient(theta, clean), gradient(theta, garbage))), strict=True
+    ):
         np.testing.assert_array_equal(a, b)

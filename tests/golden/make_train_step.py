@@ -54,8 +54,10 @@ def main(checkout):
         stored = DeepNets1M(split="val", nets_dir=folder, virtual_edges=50)
         graphs = GraphBatch([stored[i] for i in range(len(network_configs()))])
     graphs.to_device("cpu")
-    nets = [Network(is_imagenet_input=False, num_classes=10, light=True, **args)
-            for args in graphs.net_args]
+    nets = [
+        Network(is_imagenet_input=False, num_classes=10, light=True, **args)
+        for args in graphs.net_args
+    ]
     for net in nets:
         for module in net.modules():
             if isinstance(module, torch.nn.Dropout):

@@ -33,13 +33,15 @@ def colours(primitive, shapes, edges):
     colour = [hash((int(p), *map(int, s))) for p, s in zip(primitive, shapes, strict=True)]
     for _ in range(30):
         colour = [
-            hash((
-                colour[i],
-                tuple(sorted(colour[j] for j in before[i])),
-                tuple(sorted(colour[j] for j in after[i])),
-            ))
+            hash(
+                (
+                    colour[i],
+                    tuple(sorted(colour[j] for j in before[i])),
+                    tuple(sorted(colour[j] for j in after[i])),
+                )
+            )
             for i in range(nodes)
-        ]  # fmt: skip
+        ]
     return sorted(colour)
 
 

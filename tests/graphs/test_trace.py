@@ -47,8 +47,9 @@ def test_nodes_and_bindings(traced):
     assert {"/".join(path) for path, _, _ in graph.unbound} == unbound
     assert all(reason for _, _, reason in graph.unbound)
     tree = graph.source.tree
-    covered = {path: np.zeros(shape, int) for path, shape in zip(
-        tree.paths, tree.shapes, strict=True)}  # fmt: skip
+    covered = {
+        path: np.zeros(shape, int) for path, shape in zip(tree.paths, tree.shapes, strict=True)
+    }
     for binding in graph.bindings:
         assert binding.leaf_shape == covered[binding.path].shape
         part = placed(binding, np.ones(binding.shape, int))
@@ -78,7 +79,8 @@ def test_canonical_kernels_are_transposed_into_their_leaves():
     assert (query.shape, out.shape) == ((12, 12), (12, 12))
     canonical = np.arange(144).reshape(12, 12)
     np.testing.assert_array_equal(
-        placed(query, canonical), canonical.reshape(4, 3, 12).transpose(0, 2, 1))
+        placed(query, canonical), canonical.reshape(4, 3, 12).transpose(0, 2, 1)
+    )
     np.testing.assert_array_equal(placed(out, canonical), canonical.T.reshape(4, 3, 12))
     bindings = by_path(trace_graph(*CASES["grouped_and_dilated"][0]()))
     assert bindings["g"].shape == (8, 2, 3, 3) and bindings["d"].shape == (8, 1, 3, 3)
@@ -107,7 +109,8 @@ def test_names_play_no_role():
     apply, params, x = CASES["squeeze_excite"][0]()
     renamed = {"zz": params["k"], "k": params["a"], "a": params["c"], "q": params["h"]}
     other = trace_graph(
-        lambda p, x: apply({"k": p["zz"], "a": p["k"], "c": p["a"], "h": p["q"]}, x), renamed, x)
+        lambda p, x: apply({"k": p["zz"], "a": p["k"], "c": p["a"], "h": p["q"]}, x), renamed, x
+    )
     graph = trace_graph(apply, params, x)
     assert np.array_equal(graph.primitive, other.primitive)
     assert np.array_equal(graph.edges, other.edges)
@@ -146,12 +149,14 @@ def test_virtual_edges_and_globals_travel():
 def test_running_statistics_in_a_collection_give_batch_norm():
     def apply(v, x):
         s = v["batch_stats"]
-        x = lax.conv_general_dilated(x, v["params"]["k"], (1, 1), "SAME",
-                                     dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        x = lax.conv_general_dilated(
+            x, v["params"]["k"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
         return (x - s["m"]) / jnp.sqrt(s["v"] + 1e-5) * v["params"]["g"] + v["params"]["b"]
 
-    variables = {"params": {"k": plain_models.s(3, 3, 3, 8), "g": plain_models.s(8),
-                            "b": plain_models.s(8)},
-                 "batch_stats": {"m": plain_models.s(8), "v": plain_models.s(8)}}  # fmt: skip
+    variables = {
+        "params": {"k": plain_models.s(3, 3, 3, 8), "g": plain_models.s(8), "b": plain_models.s(8)},
+        "batch_stats": {"m": plain_models.s(8), "v": plain_models.s(8)},
+    }
     graph = trace_graph(apply, variables, plain_models.IMAGE)
     assert graph.primitive_names == ("input", "conv", "bn") and not graph.unbound

@@ -19,8 +19,14 @@ def _spec(*shape):
 
 def _conv(x, w, groups=1, dilation=1):
     return lax.conv_general_dilated(
-        x, w, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=groups, rhs_dilation=(dilation, dilation))  # fmt: skip
+        x,
+        w,
+        (1, 1),
+        "SAME",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=groups,
+        rhs_dilation=(dilation, dilation),
+    )
 
 
 def _norm(x, p, axes):
@@ -71,13 +77,15 @@ def networks(draw):
     """A list of (operation, inputs, how the result joins, wrapper)."""
     steps = []
     for i in range(draw(st.integers(1, 8))):
-        steps.append((
-            draw(st.sampled_from(sorted(OPS))),
-            draw(st.integers(0, i)),
-            draw(st.sampled_from(["", "", "sum", "concat"])),
-            draw(st.integers(0, i)),
-            draw(st.sampled_from(["", "jit", "remat", "scan"])),
-        ))  # fmt: skip
+        steps.append(
+            (
+                draw(st.sampled_from(sorted(OPS))),
+                draw(st.integers(0, i)),
+                draw(st.sampled_from(["", "", "sum", "concat"])),
+                draw(st.integers(0, i)),
+                draw(st.sampled_from(["", "jit", "remat", "scan"])),
+            )
+        )
     return draw(st.sampled_from([4, 8])), steps
 
 

@@ -86,8 +86,10 @@ def test_traced_equals_planned(split, form):
 
 @pytest.mark.parametrize("form", ["taps", "library"])
 def test_a_kernel_of_patches_keeps_its_height_and_width(form):
-    shapes = {"kernel": jax.ShapeDtypeStruct((4, 4, 3, 8), jnp.float32),
-              "head": jax.ShapeDtypeStruct((8, 10), jnp.float32)}  # fmt: skip
+    shapes = {
+        "kernel": jax.ShapeDtypeStruct((4, 4, 3, 8), jnp.float32),
+        "head": jax.ShapeDtypeStruct((8, 10), jnp.float32),
+    }
 
     def apply(params, x):
         return lowering.conv(x, params["kernel"], (4, 4), (0, 0)).mean((1, 2)) @ params["head"]

@@ -28,8 +28,11 @@ def haiku(function, inputs, init=None):
     init = hk.transform_with_state(init or function).init
     params, state = jax.eval_shape(init, KEY, inputs)
     net = hk.transform_with_state(function)
-    return (lambda v, x: net.apply(v["params"], v["state"], None, x)[0],
-            {"params": params, "state": state}, inputs)
+    return (
+        lambda v, x: net.apply(v["params"], v["state"], None, x)[0],
+        {"params": params, "state": state},
+        inputs,
+    )
 
 
 def linen(net, inputs, **options):
@@ -135,8 +138,16 @@ class EquinoxNet(eqx.Module):
         return self.head(x.mean(0))
 
 
-_EQUINOX = {"conv": 9, "bias": 7, "ln": 2, "dil_conv": 1, "sum": 3, "max_pool": 1, "msa": 1,
-            "glob_avg": 1}
+_EQUINOX = {
+    "conv": 9,
+    "bias": 7,
+    "ln": 2,
+    "dil_conv": 1,
+    "sum": 3,
+    "max_pool": 1,
+    "msa": 1,
+    "glob_avg": 1,
+}
 
 
 @case("slope/negative_slope", **_EQUINOX)
@@ -172,8 +183,7 @@ def _equinox_batch_norm(prepare):
     x = jax.ShapeDtypeStruct((2, 3, 16, 16), jnp.float32)
 
     def apply(model, x):
-        batched = jax.vmap(prepare(model), axis_name="batch", in_axes=(0, None),
-                           out_axes=(0, None))
+        batched = jax.vmap(prepare(model), axis_name="batch", in_axes=(0, None), out_axes=(0, None))
         return batched(x, state)[0]
 
     return apply, model, x
@@ -257,8 +267,18 @@ class LinenNet(nn.Module):
         return nn.Dense(10)(nn.Dropout(0.1, deterministic=True)(x).mean(1))
 
 
-_LINEN = {"conv": 9, "bias": 9, "bn": 1, "cse": 1, "ln": 3, "avg_pool": 1, "pos_enc": 1, "sum": 2,
-          "msa": 1, "glob_avg": 1}
+_LINEN = {
+    "conv": 9,
+    "bias": 9,
+    "bn": 1,
+    "cse": 1,
+    "ln": 3,
+    "avg_pool": 1,
+    "pos_enc": 1,
+    "sum": 2,
+    "msa": 1,
+    "glob_avg": 1,
+}
 
 
 @case(**_LINEN)
@@ -282,8 +302,9 @@ class Block(nn.Module):
 class ScannedNet(nn.Module):
     @nn.compact
     def __call__(self, x):
-        layers = nn.scan(nn.remat(Block), variable_axes={"params": 0},
-                         split_rngs={"params": True}, length=4)
+        layers = nn.scan(
+            nn.remat(Block), variable_axes={"params": 0}, split_rngs={"params": True}, length=4
+        )
         x, _ = layers()(x, None)
         return nn.Dense(10)(x[:, 0])
 

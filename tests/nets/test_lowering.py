@@ -9,25 +9,39 @@ from tests.nets.forms import array, assert_forms_agree
 
 
 @pytest.mark.parametrize("size", [4, 7, 8])
-@pytest.mark.parametrize(("kernel", "stride"), [
-    ((3, 3), (1, 1)), ((3, 3), (2, 2)), ((5, 5), (1, 1)), ((7, 7), (1, 1)), ((1, 7), (1, 2)),
-    ((7, 1), (2, 1)), ((1, 1), (2, 2))])
+@pytest.mark.parametrize(
+    ("kernel", "stride"),
+    [
+        ((3, 3), (1, 1)),
+        ((3, 3), (2, 2)),
+        ((5, 5), (1, 1)),
+        ((7, 7), (1, 1)),
+        ((1, 7), (1, 2)),
+        ((7, 1), (2, 1)),
+        ((1, 1), (2, 2)),
+    ],
+)
 def test_convolution(kernel, stride, size):
-    assert_forms_agree(lambda x, w: lowering.conv(x, w, stride), array(2, size, size, 3),
-           array(*kernel, 3, 4))
+    assert_forms_agree(
+        lambda x, w: lowering.conv(x, w, stride), array(2, size, size, 3), array(*kernel, 3, 4)
+    )
 
 
 def test_patches():
-    assert_forms_agree(lambda x, w: lowering.conv(x, w, (3, 3), (1, 1)), array(2, 32, 32, 3),
-           array(3, 3, 3, 4))
+    assert_forms_agree(
+        lambda x, w: lowering.conv(x, w, (3, 3), (1, 1)), array(2, 32, 32, 3), array(3, 3, 3, 4)
+    )
 
 
 @pytest.mark.parametrize("dilation", [1, 2])
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("k", [3, 5])
 def test_depthwise(k, stride, dilation):
-    assert_forms_agree(lambda x, w: lowering.depthwise(x, w, stride, dilation), array(3, 8, 8, 4),
-           array(k, k, 1, 4))
+    assert_forms_agree(
+        lambda x, w: lowering.depthwise(x, w, stride, dilation),
+        array(3, 8, 8, 4),
+        array(k, k, 1, 4),
+    )
 
 
 def test_attention():

@@ -32,8 +32,10 @@ def test_logits_equal_the_reference(record):
 def test_parameters_are_those_of_the_plan():
     plan = plan_of("sep_conv_3x3:0 cse:1", "skip_connect:0 conv_7x1_1x7:1")
     shapes = jax.eval_shape(Network(plan).init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
-    leaves = {tuple(key.key for key in path): leaf.shape
-              for path, leaf in jax.tree_util.tree_leaves_with_path(shapes["params"])}
+    leaves = {
+        tuple(key.key for key in path): leaf.shape
+        for path, leaf in jax.tree_util.tree_leaves_with_path(shapes["params"])
+    }
     assert leaves == {spec.path: spec.shape for spec in plan.params}
 
 

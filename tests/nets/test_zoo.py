@@ -91,15 +91,21 @@ def test_resnet50_equals_the_reference():
 
     shapes = [tuple(row) if any(row) else None for row in graph.nodes["shape"].tolist()]
     assert kinds(graph.nodes["primitive"], shapes) == kinds(
-        expected["primitive"], expected["node_shapes"])
+        expected["primitive"], expected["node_shapes"]
+    )
 
     def distances(edges, primitive):
         return collections.Counter((primitive[a], primitive[b], d) for a, b, d in edges)
 
-    found = zip(graph.senders.tolist(), graph.receivers.tolist(),
-                graph.edges["distance"].tolist(), strict=True)
+    found = zip(
+        graph.senders.tolist(),
+        graph.receivers.tolist(),
+        graph.edges["distance"].tolist(),
+        strict=True,
+    )
     assert distances(found, graph.nodes["primitive"].tolist()) == distances(
-        expected["edges"], expected["primitive"])
+        expected["edges"], expected["primitive"]
+    )
     params = predict_params(net.apply, graph, ghn=ghn)
     leaves = jax.tree_util.tree_leaves_with_path(params)
     assert len(leaves) == len(expected["predicted"])
@@ -124,6 +130,7 @@ def test_running_statistics_are_used_when_they_are_there():
     running = net.apply({**variables, **updated}, images)
     assert np.abs(batch - running).max() > 0.1
     np.testing.assert_allclose(
-        updated["batch_stats"]["mean"], 0.1 * images.mean((0, 1, 2)), rtol=1e-5)
+        updated["batch_stats"]["mean"], 0.1 * images.mean((0, 1, 2)), rtol=1e-5
+    )
     trained = net.apply({**variables, **updated}, images, train=True, mutable=["batch_stats"])[0]
     np.testing.assert_allclose(trained, batch, atol=1e-6)

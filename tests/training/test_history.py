@@ -20,13 +20,22 @@ def make_run(folder, lines: int, steps: int, earlier=(), **settings) -> str:
     saved = checkpoints.RunCheckpoints(str(folder))
     record = {
         **checkpoints.ghn_record(GHN, {"dataset": "digits", "training": list(earlier)}),
-        "settings": config.to_dict(options), "step": steps, "elapsed_s": 12.3,
-    }  # fmt: skip
+        "settings": config.to_dict(options),
+        "step": steps,
+        "elapsed_s": 12.3,
+    }
     saved.save("last", steps, init_theta(GHN, jax.random.key(0)), {"step": steps}, record)
     saved.close()
     config.save_json(folder / "config.json", options)
-    rows = [{"step": 10 * i, "seconds": i / 3, "loss": 1000.0 if i == 2 else 2.0,
-             "accuracy": 0.1 * (i % 2)} for i in range(1, lines + 1)]  # fmt: skip
+    rows = [
+        {
+            "step": 10 * i,
+            "seconds": i / 3,
+            "loss": 1000.0 if i == 2 else 2.0,
+            "accuracy": 0.1 * (i % 2),
+        }
+        for i in range(1, lines + 1)
+    ]
     rows.append({"step": 10, "val_accuracy": 0.5})  # an evaluation is no point of the curve
     (folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
     return str(folder)

@@ -105,8 +105,12 @@ def test_the_average_is_what_a_checkpoint_offers(whole, tmp_path):
     assert "theta" not in plain["run"]
     same = np.testing.assert_array_equal
     jax.tree.map(same, plain["theta"], arrays["run"]["theta"])  # averaging changes no update
-    assert any(np.any(a != b) for a, b in zip(
-        jax.tree.leaves(arrays["theta"]), jax.tree.leaves(plain["theta"]), strict=True))
+    assert any(
+        np.any(a != b)
+        for a, b in zip(
+            jax.tree.leaves(arrays["theta"]), jax.tree.leaves(plain["theta"]), strict=True
+        )
+    )
 
 
 def test_a_finished_run_is_left_alone(whole):

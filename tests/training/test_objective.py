@@ -27,8 +27,15 @@ from tests.reference import REFERENCE, needs_reference, peer_nets
 GHN2 = GHNConfig(weight_norm=True, virtual_edges=50, layernorm=True, hid=8)
 PLANS = {
     "wide concatenation": plan_of(
-        "conv_1x1:0 sep_conv_5x5:1 skip_connect:2 conv_7x7:0", "max_pool_3x3:0 cse:1 conv_3x3:2 "
-        "skip_connect:0", concat=(2, 3), C=48, fc_layers=2, fc_dim=128, stem_type=1, ks=5),
+        "conv_1x1:0 sep_conv_5x5:1 skip_connect:2 conv_7x7:0",
+        "max_pool_3x3:0 cse:1 conv_3x3:2 skip_connect:0",
+        concat=(2, 3),
+        C=48,
+        fc_layers=2,
+        fc_dim=128,
+        stem_type=1,
+        ks=5,
+    ),
     "transformer": plan_of("msa:0 dil_conv_3x3:1", "conv_7x1_1x7:0 msa:1", C=80, C_mult=2),
     "flat head": plan_of("conv_1x1:0 cse:1", "conv_1x1:0 skip_connect:1", glob_avg=False),
 }
@@ -48,8 +55,9 @@ def test_tables_hold_the_predicted_parameters(name, weight_norm):
     pack = functools.partial(pack_params, [program] * 2, capacity=capacity_of(variant, 2))
     # Rows of tensors narrower than the stage are decoded whole; their tails are never read.
     read = pack([jax.tree.map(np.ones_like, params)] * 2)
-    for ours, theirs, mask in zip(*map(jax.tree.leaves, (tables, pack([params] * 2), read)),
-                                  strict=True):
+    for ours, theirs, mask in zip(
+        *map(jax.tree.leaves, (tables, pack([params] * 2), read)), strict=True
+    ):
         np.testing.assert_allclose(ours * mask, theirs, rtol=1e-4, atol=1e-5)
 
 
@@ -62,8 +70,9 @@ def test_gradient_is_the_slope_of_the_loss():
 
     @jax.jit
     def evaluate(theta):
-        return jax.value_and_grad(lambda t: meta_loss(
-            GHN2, variant, t, batch, images, jnp.arange(4), None)[0])(theta)
+        return jax.value_and_grad(
+            lambda t: meta_loss(GHN2, variant, t, batch, images, jnp.arange(4), None)[0]
+        )(theta)
 
     loss, gradient = evaluate(theta)
     norm = jnp.sqrt(sum(jnp.vdot(g, g) for g in jax.tree.leaves(gradient)))
@@ -76,8 +85,9 @@ def test_gradient_is_the_slope_of_the_loss():
 
 @needs_reference
 @pytest.mark.parametrize("kind", ["ghn1", "ghn2"])
-@pytest.mark.parametrize("record", [r for r in peer_nets() if r["file"] == "net01.npz"],
-                         ids=lambda r: r["file"])
+@pytest.mark.parametrize(
+    "record", [r for r in peer_nets() if r["file"] == "net01.npz"], ids=lambda r: r["file"]
+)
 def test_logits_equal_the_reference(record, kind):
     pytest.importorskip("torch", reason="the reference's checkpoints need the torch extra")
     from ppuda_jax.archs.genotypes import NetConfig
@@ -102,8 +112,9 @@ def test_shapes_depend_on_variant_and_count_only():
     found = {}
     for index in range(60):
         plan = make_plan(arch_at("train", index))
-        shapes = jax.tree.map(lambda x: (x.shape, x.dtype),
-                              build_meta_batch([plan], variant_of(plan)))
+        shapes = jax.tree.map(
+            lambda x: (x.shape, x.dtype), build_meta_batch([plan], variant_of(plan))
+        )
         assert found.setdefault(variant_of(plan), shapes) == shapes
 
 

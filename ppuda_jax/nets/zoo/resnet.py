@@ -19,8 +19,9 @@ SMALL_IMAGES = 64
 
 def _conv(features: int, kernel: int, stride: int = 1, name: str | None = None) -> nn.Conv:
     pad = kernel // 2
-    return nn.Conv(features, (kernel, kernel), (stride, stride), [(pad, pad)] * 2,
-                   use_bias=False, name=name)  # fmt: skip
+    return nn.Conv(
+        features, (kernel, kernel), (stride, stride), [(pad, pad)] * 2, use_bias=False, name=name
+    )
 
 
 class ResidualBlock(nn.Module):
