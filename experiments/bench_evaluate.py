@@ -234,6 +234,7 @@ def report(timings: Sequence[Timing]) -> str:
 
 
 def main(argv: list[str]) -> None:
+    """Runs the script."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments {argv[1:]}; use --flag=value")
     logging.set_verbosity(logging.ERROR)

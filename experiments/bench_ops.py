@@ -30,6 +30,7 @@ Timed = Callable[[], Any]
 
 
 def main(argv: list[str]) -> None:
+    """Runs the script."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments {argv[1:]}; use --flag=value")
     import jax

@@ -153,8 +153,10 @@ class Bench:
         return time.perf_counter() - started
 
     def take_apart(self, variant: Any, arrays: Any) -> Row:
-        """Seconds of a step, of the same step with parts of its programs left out, and of
-        predicting; programs are data, so that nothing is compiled but the predictors."""
+        """Seconds of a step, of the step without parts of its programs, and of predicting.
+
+        Programs are data, so that nothing is compiled but the predictors.
+        """
         import jax
 
         programs = arrays.programs
@@ -270,6 +272,7 @@ def memory_line(before: int) -> str:
 
 
 def main(argv: list[str]) -> None:
+    """Runs the script."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments {argv[1:]}; use --flag=value")
     share_one_arena()

@@ -32,6 +32,7 @@ def _define_flags() -> None:
 
 
 def main(argv: list[str]) -> None:
+    """Runs the script."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments {argv[1:]}; use --flag=value")
     import jax

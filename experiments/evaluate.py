@@ -54,6 +54,7 @@ class EvaluateConfig:
 
 
 def main(argv: list[str]) -> None:
+    """Runs the script."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments {argv[1:]}; use --flag=value")
     logging.set_verbosity(logging.ERROR)

@@ -1,7 +1,5 @@
 """What a training run is worth: the table at the end of `experiments.train --report`."""
 
-from __future__ import annotations
-
 import collections
 import dataclasses
 import math

@@ -38,6 +38,7 @@ def settings_from_flags() -> TrainConfig:
 
 
 def main(argv: list[str]) -> None:
+    """Runs the script."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments {argv[1:]}; use --flag=value")
     share_one_arena()

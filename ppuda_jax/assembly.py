@@ -7,8 +7,6 @@ happen while the leaf is written.
 Legend: `N` nodes, `D` node embedding, `T` rows (a tap of a node), `O` and `I` channels.
 """
 
-from __future__ import annotations
-
 import functools
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence

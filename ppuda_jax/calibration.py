@@ -6,8 +6,6 @@ batches are better (appendix C.1: 71.7 against 66.9 % on CIFAR-10).
 Legend: `B` images a batch.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 

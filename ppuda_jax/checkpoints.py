@@ -99,7 +99,7 @@ def read_record(folder: str | os.PathLike[str]) -> dict[str, Any]:
         raise CheckpointError(f"{path} is damaged: {_first_line(error)}") from error
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise CheckpointError(
-            f"{path} must say format {FORMAT}, got "
+            f"{path} must say format {FORMAT}, received "
             f"{record.get('format') if isinstance(record, dict) else record!r}"
         )
     return record

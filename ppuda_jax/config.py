@@ -30,7 +30,7 @@ def described(default: Any, text: str) -> Any:
 def field_types(cls: type) -> dict[str, Any]:
     """Returns the resolved annotation of every init field of a configuration class, in order."""
     if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
-        raise ValueError(f"a configuration class must be a dataclass, got {cls!r}")
+        raise ValueError(f"a configuration class must be a dataclass, received {cls!r}")
     hints = typing.get_type_hints(cls)
     return {f.name: hints[f.name] for f in dataclasses.fields(cls) if f.init}
 
@@ -92,7 +92,9 @@ def from_json(cls: type[T], text: str) -> T:
     except json.JSONDecodeError as error:
         raise ValueError(f"{cls.__name__}: not valid JSON ({error})") from error
     if not isinstance(values, dict):
-        raise ValueError(f"{cls.__name__}: expected a JSON object, got {type(values).__name__}")
+        raise ValueError(
+            f"{cls.__name__}: expected a JSON object, received {type(values).__name__}"
+        )
     return from_dict(cls, values)
 
 
@@ -125,13 +127,13 @@ def parse_text(text: str, hint: Any, where: str) -> Any:
         return _coerce([parse_text(p, inner, where) for p in parts], options, where)
     if options is bool:
         if text.strip().lower() not in _TEXT_BOOL:
-            raise ValueError(f"{where}: expected true or false, got {text!r}")
+            raise ValueError(f"{where}: expected true or false, received {text!r}")
         return _TEXT_BOOL[text.strip().lower()]
     if options in (int, float):
         try:
             return options(text.replace("_", ""))
         except ValueError:
-            raise ValueError(f"{where}: expected {options.__name__}, got {text!r}") from None
+            raise ValueError(f"{where}: expected {options.__name__}, received {text!r}") from None
     if origin is Literal:
         by_text = {str(choice): choice for choice in typing.get_args(options)}
         return _coerce(by_text.get(text, text), options, where)
@@ -154,7 +156,7 @@ def _optional(hint: Any) -> tuple[Any, bool]:
         rest = [a for a in typing.get_args(hint) if a is not type(None)]
         if len(rest) == 1 and len(typing.get_args(hint)) == 2:
             return rest[0], True
-        raise ValueError(f"a configuration field may be `X | None` only, got {hint}")
+        raise ValueError(f"a configuration field may be `X | None` only, received {hint}")
     return hint, False
 
 
@@ -168,7 +170,7 @@ def _coerce(value: Any, hint: Any, where: str) -> Any:
         choices = typing.get_args(hint)
         if value not in choices:
             raise ValueError(
-                f"{where}: expected one of {', '.join(map(str, choices))}, got {value!r}"
+                f"{where}: expected one of {', '.join(map(str, choices))}, received {value!r}"
             )
         return value
     if origin is tuple:
@@ -180,15 +182,15 @@ def _coerce(value: Any, hint: Any, where: str) -> Any:
     if not isinstance(hint, type):
         raise ValueError(f"{where}: annotation {hint!r} is not supported in a configuration")
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
-        raise ValueError(f"{where}: expected {hint.__name__}, got {value!r}")
+        raise ValueError(f"{where}: expected {hint.__name__}, received {value!r}")
     return value
 
 
 def _coerce_tuple(value: Any, args: tuple[Any, ...], where: str) -> tuple[Any, ...]:
     if not isinstance(value, list | tuple):
-        raise ValueError(f"{where}: expected a sequence, got {value!r}")
+        raise ValueError(f"{where}: expected a sequence, received {value!r}")
     if len(args) == 2 and args[1] is Ellipsis:
         return tuple(_coerce(v, args[0], where) for v in value)
     if len(value) != len(args):
-        raise ValueError(f"{where}: expected {len(args)} values, got {len(value)}: {value!r}")
+        raise ValueError(f"{where}: expected {len(args)} values, received {len(value)}: {value!r}")
     return tuple(_coerce(v, a, where) for v, a in zip(value, args, strict=True))

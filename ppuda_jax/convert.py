@@ -8,8 +8,6 @@ both directions. PyTorch is imported only inside the two functions that touch fi
 Legend: `D` node embedding, `O`, `I`, `S` channels and size of the largest block, `C` classes.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import os
@@ -160,7 +158,15 @@ def config_from_torch(fields: Mapping[str, Any]) -> GHNConfig:
     """
     known = {"ve": "virtual_edges"} | {
         name: name
-        for name in "max_shape num_classes hypernet decoder weight_norm layernorm hid".split()
+        for name in [
+            "max_shape",
+            "num_classes",
+            "hypernet",
+            "decoder",
+            "weight_norm",
+            "layernorm",
+            "hid",
+        ]
     }
     unknown = sorted(set(fields) - set(known) - {"debug_level"})
     missing = sorted({"max_shape", "num_classes"} - set(fields))
@@ -183,7 +189,7 @@ def config_to_torch(config: GHNConfig) -> dict[str, Any]:
     """
     if config.uses_virtual_edges and config.virtual_edges != MAX_DISTANCE:
         raise ValueError(
-            f"the reference knows virtual edges up to {MAX_DISTANCE} or none, got "
+            f"the reference knows virtual edges up to {MAX_DISTANCE} or none, received "
             f"{config.virtual_edges}; this checkpoint cannot be written for it"
         )
     fields = dataclasses.asdict(config)

@@ -6,8 +6,6 @@ every page again: a third of the time of a training step, where it was measured.
 needed: threads with an arena of their own map blocks above 64 MB whatever else is set.
 """
 
-from __future__ import annotations
-
 import ctypes
 import pathlib
 import platform
@@ -43,7 +41,7 @@ def keep_freed_memory() -> bool:
         return False
     libc.malloc_trim(0)
     settings = ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, _NEVER))
-    return all([libc.mallopt(name, value) == 1 for name, value in settings])
+    return all(libc.mallopt(name, value) == 1 for name, value in settings)
 
 
 def mapping_limit() -> int | None:

@@ -65,7 +65,8 @@ def make_topology(num_devices: int | None = None) -> Topology:
         raise ValueError(f"num_devices is {count}, but JAX sees {len(available)} devices")
     if jax.process_count() > 1 and count != len(available):
         raise ValueError(
-            f"with several hosts all {len(available)} devices must be used, got num_devices={count}"
+            f"with several hosts all {len(available)} devices must be used, received "
+            f"num_devices={count}"
         )
     devices = tuple(available[:count])
     mesh = Mesh(np.asarray(devices), (AXIS,)) if count > 1 else None

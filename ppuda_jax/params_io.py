@@ -1,7 +1,5 @@
 """Saves and loads parameter pytrees of target networks: orbax folders or .safetensors files."""
 
-from __future__ import annotations
-
 import os
 import pathlib
 from typing import Any

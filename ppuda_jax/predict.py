@@ -3,8 +3,6 @@
 Legend: `N` nodes.
 """
 
-from __future__ import annotations
-
 import collections
 import functools
 import logging
@@ -72,7 +70,7 @@ def predict_params(
         invalid.
     """
     if unsupported not in POLICIES:
-        raise ValueError(f"unsupported must be one of {POLICIES}, got {unsupported!r}")
+        raise ValueError(f"unsupported must be one of {POLICIES}, received {unsupported!r}")
     if unsupported == "init" and initial is None:
         raise ValueError(
             'unsupported="init" takes what cannot be predicted from the network\'s own initial '
@@ -110,7 +108,7 @@ def unsupported_leaves(
         reason = unsupported_reason(binding, ghn.config)
         if reason is not None:
             found.append(UnsupportedLeaf(binding.path, binding.leaf_shape, reason))
-    return tuple(dict((leaf.path, leaf) for leaf in found).values())
+    return tuple({leaf.path: leaf for leaf in found}.values())
 
 
 def predict_leaves(

@@ -16,7 +16,9 @@ Params = Mapping[str, Any]
 class ApplyFn(Protocol):
     """A network as a pure function: `apply_fn({"params": params}, images) -> logits`."""
 
-    def __call__(self, variables: Mapping[str, Any], images: Any, /, **kwargs: Any) -> Any: ...
+    def __call__(self, variables: Mapping[str, Any], images: Any, /, **kwargs: Any) -> Any:
+        """Runs the network."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

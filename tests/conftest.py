@@ -23,7 +23,7 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(self: socket.socket, address: object) -> None:
         host = address[0] if isinstance(address, tuple) else "localhost"
         if host not in ("localhost", "127.0.0.1", "::1", "0.0.0.0"):
-            raise OSError(f"tests have no network, got a connection to {host}")
+            raise OSError(f"tests have no network, received a connection to {host}")
         connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", refuse)

@@ -95,7 +95,7 @@ def edit_record(folder, change):
 
 def test_other_format(copy):
     edit_record(copy, lambda record: record.update(format=99))
-    with pytest.raises(CheckpointError, match="must say format 1, got 99"):
+    with pytest.raises(CheckpointError, match="must say format 1, received 99"):
         checkpoints.load_ghn(copy)
 
 

@@ -40,7 +40,7 @@ def test_save_is_readable_and_leaves_no_other_file(tmp_path):
 
 def test_integers_become_floats_but_booleans_do_not_become_integers():
     assert config.from_dict(Outer, {"name": "x", "rate": 1}).rate == 1.0
-    with pytest.raises(ValueError, match=r"Inner\.size: expected int, got True"):
+    with pytest.raises(ValueError, match=r"Inner\.size: expected int, received True"):
         config.from_dict(Inner, {"size": True})
 
 
@@ -48,9 +48,9 @@ def test_integers_become_floats_but_booleans_do_not_become_integers():
     ("values", "message"),
     [
         ({"name": "x", "rat": 1.0}, r"unknown keys \['rat'\]; did you mean 'rate'\?"),
-        ({"name": "x", "rate": "fast"}, r"Outer\.rate: expected float, got 'fast'"),
-        ({"name": "x", "kind": "c"}, r"Outer\.kind: expected one of a, b, got 'c'"),
-        ({"name": "x", "shape": [1]}, r"Outer\.shape: expected 2 values, got 1"),
+        ({"name": "x", "rate": "fast"}, r"Outer\.rate: expected float, received 'fast'"),
+        ({"name": "x", "kind": "c"}, r"Outer\.kind: expected one of a, b, received 'c'"),
+        ({"name": "x", "shape": [1]}, r"Outer\.shape: expected 2 values, received 1"),
         ({"name": "x", "inner": {"sise": 1}}, r"Inner: unknown keys \['sise'\]"),
         ({}, r"Outer cannot be built: .*name"),
     ],
@@ -81,9 +81,9 @@ def test_text_is_parsed_by_type(field, text, value):
 @pytest.mark.parametrize(
     ("field", "text", "message"),
     [
-        ("rate", "fast", "expected float, got 'fast'"),
-        ("on", "maybe", "expected true or false, got 'maybe'"),
-        ("shape", "1,2,3", "expected 2 values, got 3"),
+        ("rate", "fast", "expected float, received 'fast'"),
+        ("on", "maybe", "expected true or false, received 'maybe'"),
+        ("shape", "1,2,3", "expected 2 values, received 3"),
         ("nam", "x", "did you mean 'name'"),
     ],
 )
@@ -95,5 +95,5 @@ def test_wrong_text_is_refused(field, text, message):
 def test_text_that_is_no_json():
     with pytest.raises(ValueError, match="Outer: not valid JSON"):
         config.from_json(Outer, "{")
-    with pytest.raises(ValueError, match="expected a JSON object, got list"):
+    with pytest.raises(ValueError, match="expected a JSON object, received list"):
         config.from_json(Outer, "[]")

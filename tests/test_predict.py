@@ -36,7 +36,19 @@ def _binding(path, node, role, shape, split=None, perm=None, part=None, **option
     return Binding(tuple(path.split("/")), node, role, shape, split, perm, part, leaf, **options)
 
 
-KINDS = "input conv bn sep_conv pos_enc conv conv conv bias conv bias".split()
+KINDS = [
+    "input",
+    "conv",
+    "bn",
+    "sep_conv",
+    "pos_enc",
+    "conv",
+    "conv",
+    "conv",
+    "bias",
+    "conv",
+    "bias",
+]
 BINDINGS = (
     _binding("stem/kernel", 1, "kernel", (8, 3, 7, 7), perm=(2, 3, 1, 0)),  # tiled in O and space
     _binding("norm/scale", 2, "norm_scale", (8,)),

@@ -14,5 +14,5 @@ RECIPES: MappingProxyType[str, Callable[[], TrainConfig]] = MappingProxyType(
 def recipe(dataset: str) -> TrainConfig:
     """Returns the recipe of a dataset; raises ValueError for an unknown one."""
     if dataset not in RECIPES:
-        raise ValueError(f"dataset must be one of {', '.join(RECIPES)}, got {dataset!r}")
+        raise ValueError(f"dataset must be one of {', '.join(RECIPES)}, received {dataset!r}")
     return RECIPES[dataset]()

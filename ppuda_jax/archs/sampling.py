@@ -284,8 +284,7 @@ def _draw_edges(draw: Draw, steps: int, lowest: int, highest: int) -> _IdEdges:
         first = int(draw() * states)
         second = int(draw() * (states - 1))
         second += second >= first
-        for state in (first, second):
-            edges.append((lowest + int(draw() * (highest - lowest)), state))
+        edges += [(lowest + int(draw() * (highest - lowest)), state) for state in (first, second)]
     return edges
 
 

@@ -50,6 +50,7 @@ class ResidentImages:
 
     @property
     def num_images(self) -> int:
+        """Images of the split."""
         return self.order.num_images
 
     def batch(self, step: int) -> np.ndarray:
@@ -58,6 +59,7 @@ class ResidentImages:
 
     @property
     def load(self) -> LoadFn:
+        """What turns a batch into images inside the step."""
         return functools.partial(_load_resident, self.spec)
 
 
@@ -76,6 +78,7 @@ class StreamedImages:
 
     @property
     def load(self) -> LoadFn:
+        """What turns a batch into images inside the step."""
         return functools.partial(_load_streamed, self.spec)
 
 

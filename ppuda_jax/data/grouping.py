@@ -58,7 +58,7 @@ class GroupingState:
         known = {f.name for f in dataclasses.fields(cls)}
         if set(values) != known:
             raise ValueError(
-                f"stream position must have the keys {sorted(known)}, got {sorted(values)}"
+                f"stream position must have the keys {sorted(known)}, received {sorted(values)}"
             )
         return cls(**{**values, "pending": tuple(values["pending"])})
 
@@ -128,7 +128,7 @@ class Grouping:
         waiting = self._waiting.setdefault(survey.variant, [])
         if waiting and waiting[-1].index >= survey.index:
             raise ValueError(
-                f"architectures must be fed in stream order, got {survey.index} after "
+                f"architectures must be fed in stream order, received {survey.index} after "
                 f"{waiting[-1].index}"
             )
         waiting.append(survey)

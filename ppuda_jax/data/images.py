@@ -100,12 +100,12 @@ class ImageArrays:
         size = self.spec.image_size
         if self.images.ndim != 4 or self.images.shape[1:] != (size, size, 3):
             raise ValueError(
-                f"{self.spec.name}: images must be [n, {size}, {size}, 3], got "
+                f"{self.spec.name}: images must be [n, {size}, {size}, 3], received "
                 f"{list(self.images.shape)}; is another dataset in this folder?"
             )
         if self.images.dtype != np.uint8 or self.labels.shape != self.images.shape[:1]:
             raise ValueError(
-                f"{self.spec.name}: expected uint8 images and one label each, got "
+                f"{self.spec.name}: expected uint8 images and one label each, received "
                 f"{self.images.dtype} and labels {list(self.labels.shape)}"
             )
         check_labels(self.spec, self.labels)
@@ -125,7 +125,9 @@ def check_labels(spec: DatasetSpec, labels: np.ndarray) -> None:
     found = np.unique(labels)
     if len(found) == 0 or found[0] < 0 or found[-1] >= spec.num_classes:
         given = f"{found[0]}..{found[-1]}" if len(found) else "no image at all"
-        raise ValueError(f"{spec.name}: labels must lie in 0..{spec.num_classes - 1}, got {given}")
+        raise ValueError(
+            f"{spec.name}: labels must lie in 0..{spec.num_classes - 1}, received {given}"
+        )
 
 
 def dataset_spec(name: str) -> DatasetSpec:
@@ -153,7 +155,7 @@ def load_images(name: str, split: Split, data_dir: str | None = None) -> ImageAr
     if not spec.resident:
         raise ValueError(f"{name} does not fit in memory; use ppuda_jax.data.imagenet")
     if split not in ("train", "val", "trainval", "test"):
-        raise ValueError(f"split must be train, val, trainval or test, got {split!r}")
+        raise ValueError(f"split must be train, val, trainval or test, received {split!r}")
     part = "test" if split == "test" else "train"
     images, labels = _load_digits(part) if name == "digits" else _load_tfds(name, part, data_dir)
     if split in ("train", "val"):
@@ -236,7 +238,9 @@ def _load_tfds(name: str, part: str, data_dir: str | None) -> tuple[np.ndarray, 
             images.extend(pool.map(decode_image, (row["image"] for row in rows), chunksize=250))
     shapes = {image.shape for image in images}
     if len(shapes) != 1:
-        raise ValueError(f"{name}: images of one split must have one shape, got {sorted(shapes)}")
+        raise ValueError(
+            f"{name}: images of one split must have one shape, received {sorted(shapes)}"
+        )
     return np.stack(images), labels
 
 

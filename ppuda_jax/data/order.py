@@ -31,7 +31,9 @@ class ImageOrder:
             ValueError: a batch larger than the set.
         """
         if batch_size > num_images:
-            raise ValueError(f"batch_size must be at most {num_images} images, got {batch_size}")
+            raise ValueError(
+                f"batch_size must be at most {num_images} images, received {batch_size}"
+            )
         self.num_images, self.batch_size = num_images, batch_size
         self._seed, self._labels = seed, labels
         self._pass = functools.lru_cache(maxsize=2)(self._draw)

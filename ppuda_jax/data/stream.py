@@ -104,7 +104,7 @@ class ArchitectureStream:
         """
         if meta_batch_size % num_shards:
             raise ValueError(
-                f"meta_batch_size must be a multiple of the {num_shards} devices, got "
+                f"meta_batch_size must be a multiple of the {num_shards} devices, received "
                 f"{meta_batch_size}; choose a multiple or set num_devices"
             )
         workers = default_workers() if workers is None else workers

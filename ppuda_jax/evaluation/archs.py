@@ -4,8 +4,6 @@ Networks go by executor variant, so that each variant is compiled once; the next
 in the background while one is evaluated.
 """
 
-from __future__ import annotations
-
 import concurrent.futures
 import dataclasses
 import functools
@@ -126,7 +124,7 @@ class _CompileAhead:
         self._jobs: list[concurrent.futures.Future] = []
         self._pool = concurrent.futures.ThreadPoolExecutor(evaluator.compile_threads or 1)
 
-    def __enter__(self) -> _CompileAhead:
+    def __enter__(self) -> "_CompileAhead":
         return self
 
     def __exit__(self, *_: Any) -> None:

@@ -5,8 +5,6 @@ used for longest are dropped. A network that the executor cannot run is compiled
 result says why.
 """
 
-from __future__ import annotations
-
 import collections
 import concurrent.futures
 import copy
@@ -67,13 +65,15 @@ class EvalSettings:
 
     def __post_init__(self) -> None:
         if self.params not in ("ghn", "random"):
-            raise ValueError(f"params must be ghn or random, got {self.params!r}")
+            raise ValueError(f"params must be ghn or random, received {self.params!r}")
         if self.compute_dtype not in ("float32", "bfloat16"):
             raise ValueError(
-                f"compute_dtype must be float32 or bfloat16, got {self.compute_dtype!r}"
+                f"compute_dtype must be float32 or bfloat16, received {self.compute_dtype!r}"
             )
         if self.compile_threads is not None and self.compile_threads < 0:
-            raise ValueError(f"compile_threads must not be negative, got {self.compile_threads}")
+            raise ValueError(
+                f"compile_threads must not be negative, received {self.compile_threads}"
+            )
 
 
 class Evaluator:
@@ -246,8 +246,8 @@ class Evaluator:
         net: EvalNet,
         num_params: int,
         score: Callable[..., jax.Array],
-        compile_timer: Timer,
-        predict_timer: Timer,
+        compile_timer: "Timer",
+        predict_timer: "Timer",
         runner: str,
         reason: str,
         at_once: int = 1,
@@ -289,19 +289,19 @@ class Evaluator:
         means = np.sum(np.asarray(sums, np.float64), axis=0) / self.images.num_images
         return float(means[0]), float(means[1]), float(means[2])
 
-    def with_params(self, params: Params) -> Evaluator:
+    def with_params(self, params: Params) -> "Evaluator":
         """The same compiled functions with another source of parameters."""
         twin = copy.copy(self)
         twin.settings = dataclasses.replace(self.settings, params=params)
         return twin
 
-    def with_images(self, images: EvalImages) -> Evaluator:
+    def with_images(self, images: EvalImages) -> "Evaluator":
         """The same compiled functions with other images."""
         _check_classes(self.config, images)
         if images.calibration != self.images.calibration:
             raise ValueError(
                 f"these functions are compiled for {self.images.calibration} calibration images, "
-                f"got {images.calibration}: make another Evaluator"
+                f"received {images.calibration}: make another Evaluator"
             )
         twin = copy.copy(self)
         twin.images = images.spread(self._topology)
@@ -324,7 +324,7 @@ class Timer:
 
     seconds = 0.0
 
-    def __enter__(self) -> Timer:
+    def __enter__(self) -> "Timer":
         self._start = time.perf_counter()
         return self
 

@@ -11,8 +11,6 @@ only their statistics are used.
 Legend: `c` calibration images, `b` evaluated images of a batch, `s` image side.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any
 
@@ -41,7 +39,7 @@ class Batch:
 
     @property
     def size(self) -> int:
-        """c + b."""
+        """C + b."""
         return self.labels.shape[0]
 
 
@@ -69,10 +67,10 @@ class EvalImages:
 
     @property
     def batch_size(self) -> int:
-        """b."""
+        """B."""
         return self.batches[0].size // self.shards - self.calibration
 
-    def spread(self, topology: parallel.Topology) -> EvalImages:
+    def spread(self, topology: parallel.Topology) -> "EvalImages":
         """The same batches for several devices, each on one of them."""
         shards = topology.num_shards
         if shards == self.shards:
@@ -120,11 +118,11 @@ def make_images(
       ValueError: an option that is out of range.
     """
     if batch_size < 2:
-        raise ValueError(f"batch_size must be at least 2 (batch norm), got {batch_size}")
+        raise ValueError(f"batch_size must be at least 2 (batch norm), received {batch_size}")
     if max_images is not None and max_images < 2:
-        raise ValueError(f"max_images must be at least 2, got {max_images}")
+        raise ValueError(f"max_images must be at least 2, received {max_images}")
     if not 0 <= noise < 1:
-        raise ValueError(f"noise must lie in [0, 1), got {noise}")
+        raise ValueError(f"noise must lie in [0, 1), received {noise}")
     total = len(arrays) if max_images is None else min(max_images, len(arrays))
     batch_size = min(batch_size, total)
     before = 0 if calibration is None else len(calibration)
@@ -167,14 +165,15 @@ def load_eval_images(
       FileNotFoundError: missing data.
     """
     if part not in ("val", "test"):
-        raise ValueError(f"part must be val or test, got {part!r}")
+        raise ValueError(f"part must be val or test, received {part!r}")
     arrays = images_lib.load_images(dataset, part, data_dir)
     if not calibration_images:
         return make_images(arrays, part, **options)
     train = images_lib.load_images(dataset, "train", data_dir)
     if not 2 <= calibration_images <= len(train):
         raise ValueError(
-            f"calibration_images must be 0 or lie in 2 ... {len(train)}, got {calibration_images}"
+            f"calibration_images must be 0 or lie in 2 ... {len(train)}, received "
+            f"{calibration_images}"
         )
     rng = np.random.default_rng(options.get("seed", 0))
     rows = rng.permutation(len(train))[:calibration_images]

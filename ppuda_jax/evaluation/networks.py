@@ -3,8 +3,6 @@
 Legend: `K` classes.
 """
 
-from __future__ import annotations
-
 import collections
 import dataclasses
 import functools
@@ -102,13 +100,13 @@ def choose_networks(
     if num is not None and indices is not None:
         raise ValueError("give num or indices, not both")
     if num is not None and num < 1:
-        raise ValueError(f"num must be at least 1, got {num}")
+        raise ValueError(f"num must be at least 1, received {num}")
     size, wanted = _size_of(split), None if indices is None else tuple(indices)
     bad = [i for i in wanted or () if not 0 <= i < size]
     if bad:
-        raise ValueError(f"split {split!r} has networks 0..{size - 1}, got {bad}")
+        raise ValueError(f"split {split!r} has networks 0..{size - 1}, received {bad}")
     if num is not None and num > size:
-        raise ValueError(f"split {split!r} has {size} networks, got num={num}")
+        raise ValueError(f"split {split!r} has {size} networks, received num={num}")
     take = size if num is None else num
     make = functools.partial(EvalNet, num_classes=num_classes, image_size=image_size)
     if max_variants is None:
@@ -162,7 +160,7 @@ def _file_and_split(text: str) -> tuple[str, str]:
     if path == text:
         raise ValueError(
             f"split must be one of {', '.join(SPLIT_NAMES)}, or a file path.hdf5[:split], "
-            f"got {text!r}"
+            f"received {text!r}"
         )
     path, name = f"{path}.hdf5", name.lstrip(":")
     if not os.path.exists(meta_path_of(path)):
@@ -172,7 +170,7 @@ def _file_and_split(text: str) -> tuple[str, str]:
         name = known[0]
     if name not in known:
         raise ValueError(
-            f"{path} has the splits {', '.join(known)}, got {name or 'none'!r}: write "
+            f"{path} has the splits {', '.join(known)}, received {name or 'none'!r}: write "
             f"{path}:{known[0]}"
         )
     return path, name

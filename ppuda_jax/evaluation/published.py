@@ -4,8 +4,6 @@ CIFAR-10 is top-1, ImageNet top-5. The val column, which the tables lack, is the
 published per-network results on validation images.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from types import MappingProxyType
 

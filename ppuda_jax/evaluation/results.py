@@ -4,8 +4,6 @@ Accuracies are fractions. The file has a line that says what was evaluated, and 
 it is replaced whole, so that it is never half written.
 """
 
-from __future__ import annotations
-
 import csv
 import dataclasses
 import io
@@ -91,7 +89,7 @@ def summarise(results: Sequence[NetResult]) -> Summary:
       ValueError: no results.
     """
     if not results:
-        raise ValueError("a summary needs at least one result, got none")
+        raise ValueError("a summary needs at least one result, received none")
     top1, top1_se = mean_and_error([r.top1 for r in results])
     top5, top5_se = mean_and_error([r.top5 for r in results])
     return Summary(

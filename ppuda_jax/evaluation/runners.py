@@ -3,8 +3,6 @@
 Legend: `M` networks (always 1 here), `B` images of a batch, `S` image side, `K` classes.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Callable, Mapping

@@ -7,8 +7,6 @@ momentum 0.9, learning rate 0.025, weight decay 3e-4, gradients clipped at norm 
 Legend: `b` images of a batch.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import os
 import time

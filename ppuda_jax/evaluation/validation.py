@@ -1,7 +1,5 @@
 """Evaluation during training: unseen architectures on validation images choose the best theta."""
 
-from __future__ import annotations
-
 import functools
 import time
 from collections.abc import Callable, Mapping

@@ -4,14 +4,12 @@ Inside a stage every feature map has C channels, so every weight is a handful of
 (one per tap, per concatenated source, per third of a qkv kernel) and [C] vectors. A program's
 parameters are therefore tables of such rows, and an instruction names its first matrix and its
 first vector. This file says, per operation, how many rows it takes and in which order: the
-tensors of ``archs.op_params`` in their order, taps row-major, then blocks of inputs, then blocks
+tensors of `archs.op_params` in their order, taps row-major, then blocks of inputs, then blocks
 of outputs. The norm that ends most operations is not part of them: the executor applies it to
 every instruction's result in one place, and keeps the map before it for the gradient.
 
-Legend: ``I`` and ``O`` channels of source and target file, ``K`` sources read side by side.
+Legend: `I` and `O` channels of source and target file, `K` sources read side by side.
 """
-
-from __future__ import annotations
 
 import functools
 from collections.abc import Callable
@@ -35,7 +33,7 @@ class Branch(NamedTuple):
       mats: matrices [I, O] read.
       vecs: vectors [O] read.
       apply: (mats [mats, I, O], vecs [vecs, O], x [K, B, H, W, I], gate) -> [B, H', W', O];
-        ``gate`` is 1 if the network has norms, else 0.
+        `gate` is 1 if the network has norms, else 0.
       norm: whether a norm follows; its scale and bias are the last two vectors.
     """
 
@@ -177,7 +175,7 @@ def cell_branches(stride: int, attention: bool) -> tuple[Branch, ...]:
 
     Args:
       stride: 1, or 2 for edges from the inputs of a reduction cell.
-      attention: whether the networks have ``msa``.
+      attention: whether the networks have `msa`.
     """
     table = [
         Branch("max_pool_3x3", 1, 0, 0, _pool(ops.max_pool_3x3, stride), norm=False),
@@ -204,13 +202,13 @@ def cell_branches(stride: int, attention: bool) -> tuple[Branch, ...]:
 
 @functools.lru_cache
 def preprocess_branches(first: int, last: int) -> tuple[Branch, ...]:
-    """ReLU-1x1 over ``first`` to ``last`` sources."""
+    """ReLU-1x1 over `first` to `last` sources."""
     return tuple(Branch(f"preprocess_{k}", k, k, 2, _preprocess) for k in range(first, last + 1))
 
 
 @functools.lru_cache
 def reduce_branches(last: int) -> tuple[Branch, ...]:
-    """Factorized reduction over 1 to ``last`` sources."""
+    """Factorized reduction over 1 to `last` sources."""
     return tuple(
         Branch(f"factorized_reduce_{k}", k, 2 * k, 2, _factorized_reduce)
         for k in range(1, last + 1)

@@ -1,10 +1,8 @@
 """Both ends of a network in the executor: the stem before the groups, the head after them.
 
-Legend: ``B`` images, ``S`` pixels of an image, ``H`` of a feature map, ``C`` channels, ``K``
+Legend: `B` images, `S` pixels of an image, `H` of a feature map, `C` channels, `K`
 classes.
 """
-
-from __future__ import annotations
 
 import functools
 from typing import NamedTuple
@@ -39,7 +37,7 @@ class Stem(NamedTuple):
     """Parameters of a stem, or their cotangents.
 
     Attributes:
-      kernel: the first convolution, see ``run.Tables``.
+      kernel: the first convolution, see `run.Tables`.
       positions: positional encoding.
       mats: [STEM_MATS, C, C] further convolutions.
       vecs: [STEM_VECS, C] norms.
@@ -78,12 +76,12 @@ def run_stem(
     Args:
       variant: the class of the network (static).
       params: its parameters.
-      stem: see ``program.Program``.
+      stem: see `program.Program`.
       gate: 1 if the network has norms, else 0.
       images: [B, S, S, 3].
 
     Returns:
-      Its outputs [slots, B, H, H, C], and what ``pull_stem`` needs.
+      Its outputs [slots, B, H, H, C], and what `pull_stem` needs.
     """
     none = jnp.zeros((0,), images.dtype)
     if variant.attention:
@@ -122,7 +120,7 @@ def pull_stem(
     kept: StemMaps,
     g: jax.Array,
 ) -> Stem:
-    """Cotangents of the parameters, given that of the outputs; see ``run_stem``."""
+    """Cotangents of the parameters, given that of the outputs; see `run_stem`."""
     kernel, positions, mats, vecs = params
     if variant.attention:
         _, pull = jax.vjp(lambda k, p: _patches(variant, k, p, images), kernel, positions)
@@ -172,7 +170,7 @@ def _patches(variant: Variant, kernel: jax.Array, positions: jax.Array, images: 
 
 
 def _first_convs(variant: Variant, images: jax.Array):
-    """First convolutions by kind of stem: kernel -> (``StemMaps.simple``, ``StemMaps.first``)."""
+    """First convolutions by kind of stem: kernel -> (`StemMaps.simple`, `StemMaps.first`)."""
 
     def conv(kernel, k, published):
         kernel = kernel[:k, :k].astype(images.dtype)
@@ -238,11 +236,11 @@ def head_logits(
 
     Args:
       variant: the class of the network (static).
-      hidden: first of two dense layers, see ``run.Tables``.
+      hidden: first of two dense layers, see `run.Tables`.
       hidden_bias: its bias.
       classifier: last dense layer.
       classifier_bias: its bias.
-      head: see ``program.Program``.
+      head: see `program.Program`.
       states: [slots, B, H, H, C]; those past the network's own are ignored.
       key: PRNG key for the dropout of two-layer heads, or None to leave it out.
 

@@ -3,11 +3,9 @@
 Registers and gradient tables are carried in place, and branches return one feature map and a few
 rows, never a file: XLA copies buffers that pass through a conditional.
 
-Legend: ``B`` images, ``H, W`` pixels, ``C`` channels, ``I, O`` inputs and outputs of matrices,
-``T`` and ``V`` rows of matrices and vectors.
+Legend: `B` images, `H, W` pixels, `C` channels, `I, O` inputs and outputs of matrices,
+`T` and `V` rows of matrices and vectors.
 """
-
-from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
@@ -45,7 +43,7 @@ def read_rows(table: jax.Array, start: jax.Array, count: int) -> jax.Array:
 
 
 def write_rows(table: jax.Array, start: jax.Array | int, value: jax.Array) -> jax.Array:
-    """The table with ``value`` at its rows from ``start`` on."""
+    """The table with `value` at its rows from `start` on."""
     return lax.dynamic_update_slice_in_dim(table, value, start, 0)
 
 
@@ -54,7 +52,7 @@ def _row(table, index):
 
 
 def empty_norms(group: Group, files: Files, vecs: jax.Array) -> Norms:
-    """Room for what ``run_group`` keeps; its contents do not matter."""
+    """Room for what `run_group` keeps; its contents do not matter."""
     target = files[group.target]
     return Norms(
         jnp.zeros((group.norms, *target.shape[1:]), target.dtype),
@@ -76,13 +74,13 @@ def run_group(
 
     Args:
       group: its instructions (static).
-      code: int32 [cap, 7], see ``program.Program``.
+      code: int32 [cap, 7], see `program.Program`.
       count: int32 [], instructions to run.
       mats: [T, I, O], the table of matrices that it reads.
       vecs: [V, O], the table of vectors.
       gate: 1 if the network has norms, else 0.
       files: name -> registers.
-      norms: where to keep what ``pull_group`` needs; None to keep nothing.
+      norms: where to keep what `pull_group` needs; None to keep nothing.
 
     Returns:
       The files with the target updated, and the norms.
@@ -149,7 +147,7 @@ def pull_group(
       vecs: [V, O], the table of vectors.
       gate: 1 if the network has norms, else 0.
       files: name -> registers after the forward pass.
-      norms: what ``run_group`` kept.
+      norms: what `run_group` kept.
       cotangents: name -> cotangents of the registers.
       g_mats: [T, I, O], gradient of the table of matrices so far.
       g_vecs: [V, O], gradient of the table of vectors so far.

@@ -5,10 +5,8 @@ stage, the width and its multiplier, and a few flags. A *file* is an array of re
 feature map each; every value of a network gets its own register. A *group* is a loop over
 instructions that read one file and write one.
 
-Legend: ``R`` registers, ``H`` pixels per side, ``C`` channels, ``K`` concatenated states.
+Legend: `R` registers, `H` pixels per side, `C` channels, `K` concatenated states.
 """
-
-from __future__ import annotations
 
 import dataclasses
 import functools
@@ -73,7 +71,7 @@ class Variant:
 
     @property
     def features(self) -> int:
-        """Inputs of the head, for ``max_concat`` states."""
+        """Inputs of the head, for `max_concat` states."""
         last = self.stages - 1
         pooled = self.max_concat * self.channels(last)
         return pooled * self.pixels(last) ** 2 if self.flat else pooled

@@ -1,6 +1,6 @@
 """From a plan to a program: integer instructions on registers and tables of parameter rows.
 
-A program is data (NumPy); ``run.py`` interprets it. Every value of the network gets a register
+A program is data (NumPy); `run.py` interprets it. Every value of the network gets a register
 of its stage's file; the states that a cell concatenates get neighbouring ones, so that a 1x1
 convolution over the concatenation reads them side by side. Sums vanish: each edge adds to the
 register of its state.
@@ -8,8 +8,6 @@ register of its state.
 Rows of the parameter tables are numbered in the order in which the backward pass meets them,
 because it writes gradients in fixed-size blocks whose tails may spill over rows still to come.
 """
-
-from __future__ import annotations
 
 import dataclasses
 import functools
@@ -42,7 +40,7 @@ class Program:
         first vector.
       backward: group -> int32 [m, 7]: the same, in reverse, and with one line per source inside
         a file.
-      mat_rows: table -> int32 [rows, 5]: parameter (index into ``plan.params``, -1 for unused),
+      mat_rows: table -> int32 [rows, 5]: parameter (index into `plan.params`, -1 for unused),
         tap y, tap x, first input, first output.
       vec_rows: table -> int32 [rows, 4]: parameter, tap y, tap x, first output.
       stem: int32 [4]: kind (kernel index, + 3 for the ImageNet style), first matrix, first
@@ -69,13 +67,13 @@ def make_program(plan: Plan, variant: Variant | None = None) -> Program:
 
     Args:
       plan: the network.
-      variant: the class to compile for, by default ``variant_of(plan)``.
+      variant: the class to compile for, by default `variant_of(plan)`.
 
     Returns:
       The program.
 
     Raises:
-      UnsupportedPlanError: see ``variant_of``.
+      UnsupportedPlanError: see `variant_of`.
     """
     return _Compiler(plan, variant or variant_of(plan)).program()
 
@@ -85,7 +83,7 @@ class _Compiler:
 
     def __init__(self, plan: Plan, variant: Variant) -> None:
         self.plan, self.variant, self.layout = plan, variant, layout_of(variant)
-        self.next_register = {name: 0 for name in self.layout.files}
+        self.next_register = dict.fromkeys(self.layout.files, 0)
         self.next_register["s0"] = variant.stem_slots
         # value -> (file, first register, number of registers)
         self.place: dict[int, tuple[str, int, int]] = {}

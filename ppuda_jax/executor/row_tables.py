@@ -1,9 +1,7 @@
 """Which rows of parameters each operation of a program has, numbered table by table.
 
-Legend: ``I`` and ``O`` inputs and outputs of a table's matrices, ``k`` taps.
+Legend: `I` and `O` inputs and outputs of a table's matrices, `k` taps.
 """
-
-from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
@@ -69,6 +67,7 @@ class RowTables:
         )
 
     def size(self, stage: str) -> tuple[int, int]:
+        """Rows of matrices and of vectors that a stage has so far."""
         return self.count["m", stage], self.count["v", stage]
 
     def add(self, group: Group, op: Op | None) -> tuple[int, int]:

@@ -1,16 +1,14 @@
 """The executor: any network of a variant as data in one compiled function, with its own gradient.
 
-Each group of a layout is a loop over instructions (``groups.py``). Norms follow each instruction's
+Each group of a layout is a loop over instructions (`groups.py`). Norms follow each instruction's
 switch, once for all; the map before each norm is kept, so that the backward pass runs no
 convolution twice: it walks the program in reverse and calls each instruction's pullback on the
 saved registers. The memory of a network is its registers and these maps; the networks of a
 meta-batch run one after another in the same memory.
 
-Legend: ``M`` networks of a meta-batch, ``B`` images, ``H, W`` pixels, ``C`` channels, ``K``
-classes, ``T`` and ``V`` rows of matrices and vectors.
+Legend: `M` networks of a meta-batch, `B` images, `H, W` pixels, `C` channels, `K`
+classes, `T` and `V` rows of matrices and vectors.
 """
-
-from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
@@ -63,11 +61,11 @@ class Programs:
     """A meta-batch of programs with absolute row numbers, padded to the groups' caps.
 
     Attributes:
-      forward: group -> int32 [M, cap, 7], see ``program.Program``.
+      forward: group -> int32 [M, cap, 7], see `program.Program`.
       forward_count: group -> int32 [M].
       backward: group -> int32 [M, cap', 7].
       backward_count: group -> int32 [M].
-      stem: int32 [M, 4], head: int32 [M, 3] (see ``program.Program``).
+      stem: int32 [M, 4], head: int32 [M, 3] (see `program.Program`).
       norm: float32 [M], 1 where a network has norms.
       registers: file -> int32 [M], registers in use.
     """
@@ -215,7 +213,7 @@ def mean_loss(
     key: jax.Array | None,
     smoothing: jax.Array | float = 0.0,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Mean cross-entropy of the networks of a meta-batch, differentiable in ``tables``.
+    """Mean cross-entropy of the networks of a meta-batch, differentiable in `tables`.
 
     Args:
       variant: the class of the networks (static).
@@ -227,7 +225,7 @@ def mean_loss(
       smoothing: label smoothing.
 
     Returns:
-      The loss, and per network ``loss`` [M] and ``accuracy`` [M].
+      The loss, and per network `loss` [M] and `accuracy` [M].
     """
     out = _logits(variant, tables, programs, images, key)
     losses, accuracies = jax.vmap(lambda row: _score(row, labels, smoothing))(out)

@@ -1,12 +1,10 @@
 """Stacking programs into a meta-batch, and packing parameter pytrees into tables of rows.
 
-Meta-training never packs: the GHN writes rows directly (``training/objective.py``). Packing is
+Meta-training never packs: the GHN writes rows directly (`training/objective.py`). Packing is
 for parameters that exist as pytrees: evaluation of other predictors, and tests.
 
-Legend: ``M`` networks, ``T`` and ``V`` rows of matrices and vectors, ``I, O`` channels.
+Legend: `M` networks, `T` and `V` rows of matrices and vectors, `I, O` channels.
 """
-
-from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -127,7 +125,7 @@ def _absolute(group: Group, lines, cap: int, mats: np.ndarray, vecs: np.ndarray)
 
 
 def empty_tables(variant: Variant, count: int, capacity: Capacity, num_classes: int) -> Tables:
-    """Zero tables (NumPy) for ``count`` networks."""
+    """Zero tables (NumPy) for `count` networks."""
     layout, zeros = layout_of(variant), lambda *shape: np.zeros(shape, np.float32)
     patch = 3 if variant.image_size == 32 else 16
     k = patch if variant.attention else 7
@@ -161,7 +159,7 @@ def pack_params(
       NumPy tables.
 
     Raises:
-      CapacityError: more rows are needed than ``capacity`` has.
+      CapacityError: more rows are needed than `capacity` has.
       KeyError: a pytree lacks a parameter.
     """
     need = rows_needed(programs)

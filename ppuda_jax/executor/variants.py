@@ -1,7 +1,5 @@
 """Which variant, the class of networks that one compiled program runs, a plan belongs to."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections import Counter
 

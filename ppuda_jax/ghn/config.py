@@ -5,8 +5,6 @@ dictionary form is the reference's constructor arguments, so a checkpoint of eit
 implementation says the same thing with the same keys.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
@@ -47,22 +45,22 @@ class GHNConfig:
         object.__setattr__(self, "max_shape", tuple(int(size) for size in self.max_shape))
         problems = []
         if self.hypernet not in HYPERNETS:
-            problems.append(f"hypernet must be one of {HYPERNETS}, got {self.hypernet!r}")
+            problems.append(f"hypernet must be one of {HYPERNETS}, received {self.hypernet!r}")
         if self.decoder not in DECODERS:
-            problems.append(f"decoder must be one of {DECODERS}, got {self.decoder!r}")
+            problems.append(f"decoder must be one of {DECODERS}, received {self.decoder!r}")
         if len(self.max_shape) != 4 or min(self.max_shape) < 1:
-            problems.append(f"max_shape must be four positive sizes, got {self.max_shape}")
+            problems.append(f"max_shape must be four positive sizes, received {self.max_shape}")
         elif self.max_shape[2] != self.max_shape[3] or self.max_shape[0] != self.max_shape[1]:
             problems.append(
-                f"max_shape must be square in channels and in space, got {self.max_shape}"
+                f"max_shape must be square in channels and in space, received {self.max_shape}"
             )
         if self.hid < 4 or self.hid % 4:
-            problems.append(f"hid must be a positive multiple of 4, got {self.hid}")
+            problems.append(f"hid must be a positive multiple of 4, received {self.hid}")
         if self.num_classes < 1:
-            problems.append(f"num_classes must be positive, got {self.num_classes}")
+            problems.append(f"num_classes must be positive, received {self.num_classes}")
         if not 0 <= self.virtual_edges <= MAX_DISTANCE:
             problems.append(
-                f"virtual_edges must lie in 0..{MAX_DISTANCE}, got {self.virtual_edges}"
+                f"virtual_edges must lie in 0..{MAX_DISTANCE}, received {self.virtual_edges}"
             )
         if problems:
             raise ValueError("invalid GHNConfig: " + "; ".join(problems))
@@ -78,7 +76,7 @@ class GHNConfig:
         return {**fields, "max_shape": list(self.max_shape)}
 
     @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> GHNConfig:
+    def from_dict(cls, fields: Mapping[str, Any]) -> "GHNConfig":
         """Inverse of `to_dict`.
 
         Raises:

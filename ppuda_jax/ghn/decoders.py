@@ -9,8 +9,6 @@ Legend: `V` nodes, `T` rows (one tap of one node each), `D` node embedding, `O` 
 channels that are asked for, of at most `max_shape[:2]`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Literal
 
@@ -41,7 +39,7 @@ def take_static(array: jax.Array, index: Index, axis: int) -> jax.Array:
     positions = np.asarray(index)
     if positions.size == 0 or positions.min() < 0 or positions.max() >= array.shape[axis]:
         raise ValueError(
-            f"an index must name positions in 0..{array.shape[axis] - 1}, got {positions}"
+            f"an index must name positions in 0..{array.shape[axis] - 1}, received {positions}"
         )
     breaks = np.flatnonzero(np.diff(positions) != 1) + 1
     runs = np.split(positions, breaks)
@@ -70,6 +68,7 @@ class ConvDecoder(nn.Module):
     config: GHNConfig
 
     def setup(self) -> None:
+        """Makes the submodules."""
         config = self.config
         out_size, in_size, height, width = config.max_shape
         self.taps = Dense(config.hid, (height, width, 4 * config.hid))
@@ -137,6 +136,7 @@ class MLPDecoder(nn.Module):
     config: GHNConfig
 
     def setup(self) -> None:
+        """Makes the submodules."""
         config = self.config
         out_size, in_size, height, width = config.max_shape
         self.dense_0 = Dense(config.hid, (2 * config.hid,))
@@ -181,6 +181,7 @@ class VectorDecoder(nn.Module):
     config: GHNConfig
 
     def setup(self) -> None:
+        """Makes the submodules."""
         size = self.config.max_shape[0]
         self.mlp = MLP(self.config.hid, 2 * self.config.hid, 2 * size, last_relu=False)
         self.classes = Dense(size, (self.config.num_classes,))

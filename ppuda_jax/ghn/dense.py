@@ -1,7 +1,5 @@
 """Dense layers whose arrays are open to callers, with the reference's initial distribution."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 
@@ -21,7 +19,7 @@ def uniform_fan_in(fan_in: int) -> nn.initializers.Initializer:
 
 
 def affine(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
-    """x [..., I] times kernel [I, O] plus bias [O], [..., O]; no implicit rank promotion."""
+    """X [..., I] times kernel [I, O] plus bias [O], [..., O]; no implicit rank promotion."""
     y = jnp.einsum("...i,io->...o", x, kernel)
     return y + jnp.broadcast_to(bias, y.shape)
 
@@ -33,6 +31,7 @@ class Dense(nn.Module):
     features: tuple[int, ...]
 
     def setup(self) -> None:
+        """Makes the submodules."""
         init = uniform_fan_in(self.fan_in)
         self.kernel = self.param("kernel", init, (self.fan_in, *self.features))
         self.bias = self.param("bias", init, self.features)
@@ -51,6 +50,7 @@ class MLP(nn.Module):
     last_relu: bool = True
 
     def setup(self) -> None:
+        """Makes the submodules."""
         self.dense_0 = Dense(self.fan_in, (self.hidden,))
         self.dense_1 = Dense(self.hidden, (self.features,))
 

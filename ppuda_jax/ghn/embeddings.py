@@ -7,8 +7,6 @@ their look-up arrays are constants of the configuration.
 Legend: `B` meta-batch, `N` nodes, `D` width of the node features.
 """
 
-from __future__ import annotations
-
 import functools
 
 import flax.linen as nn
@@ -45,7 +43,7 @@ def _nearest_rows(sizes: np.ndarray, moved: dict[int, int]) -> np.ndarray:
 @functools.cache
 def channel_lookup(num_classes: int) -> np.ndarray:
     """Embedding row of each channel count, int32 [largest + 1]; clip larger counts."""
-    return _nearest_rows(channel_sizes(num_classes), {size: 8 for size in range(4, 8)})
+    return _nearest_rows(channel_sizes(num_classes), dict.fromkeys(range(4, 8), 8))
 
 
 @functools.cache
@@ -85,6 +83,7 @@ class NodeEmbedding(nn.Module):
     config: GHNConfig
 
     def setup(self) -> None:
+        """Makes the submodules."""
         config = self.config
         normal = nn.initializers.normal(1.0)
         width = config.hid // 4

@@ -14,8 +14,6 @@ Legend: `B` meta-batch, `N` nodes, `D` node features, `S` steps, `W` nodes a ste
 node sends (2 with virtual edges, else 1), `H` hidden units of a message MLP.
 """
 
-from __future__ import annotations
-
 import functools
 from typing import NamedTuple
 
@@ -168,6 +166,7 @@ class GatedGNN(nn.Module):
     config: GHNConfig
 
     def setup(self) -> None:
+        """Makes the submodules."""
         width = self.config.hid
         if self.config.uses_virtual_edges:
             self.mlp = MLP(width, width // 2, width)

@@ -1,7 +1,5 @@
 """A graph hypernetwork with its parameters and where they come from."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping
 from typing import Any

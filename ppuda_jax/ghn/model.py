@@ -7,12 +7,10 @@ single network and the training objective's for a meta-batch.
 Legend: `B` meta-batch, `N` nodes, `D` node embedding, `V` nodes that are decoded, `T` rows.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -24,9 +22,7 @@ from ppuda_jax.ghn.decoders import DECODER_CLASSES, Index, Layout, VectorDecoder
 from ppuda_jax.ghn.dense import MLP
 from ppuda_jax.ghn.embeddings import NodeEmbedding
 from ppuda_jax.ghn.gated_gnn import GatedGNN
-
-if TYPE_CHECKING:
-    from ppuda_jax.graphs.batching import PaddedGraphs
+from ppuda_jax.graphs.batching import PaddedGraphs
 
 
 class GHN(nn.Module):
@@ -35,6 +31,7 @@ class GHN(nn.Module):
     config: GHNConfig
 
     def setup(self) -> None:
+        """Makes the submodules."""
         config = self.config
         self.embedding = NodeEmbedding(config)
         if config.hypernet == "mlp":
@@ -77,9 +74,10 @@ class GHN(nn.Module):
 
         Args:
           h: embeddings of the nodes to decode, [V, D].
-          y, x: tap of each row, int32 [T], below `kernel_size`.
-          out_index, in_index: static channels to compute, all if None; [0] as `in_index` gives
-            the depthwise kernels, [T, O, 1].
+          y: row of each tap, int32 [T], below `kernel_size`.
+          x: column of each tap, likewise.
+          out_index: static output channels to compute, all if None.
+          in_index: static input channels, likewise; [0] gives the depthwise kernels, [T, O, 1].
           node: position in `h` of each row's node, int32 [T]; None if row t is of node t.
           kernel_size: static (height, width) bound on the taps; the largest kernel if None.
           layout: order of the two channel axes of the result.

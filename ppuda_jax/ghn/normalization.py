@@ -4,8 +4,6 @@ Section 3.2 and Table 2 of the paper. Everything is a pure function of a shape o
 and is applied by the caller only if `GHNConfig.weight_norm` is set.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 
@@ -30,7 +28,7 @@ def kernel_scale(shape: Sequence[int], role: str = "kernel") -> float:
     if role == "pos_enc":
         return 1.0
     if len(shape) < 2:
-        raise ValueError(f"a weight needs at least two axes (out, in, ...), got shape {shape}")
+        raise ValueError(f"a weight needs at least two axes (out, in, ...), received shape {shape}")
     depthwise = len(shape) > 2 and shape[1] == 1
     wide = len(shape) > 3 and shape[2] < shape[3]
     beta = 1.0 if depthwise or wide else 2.0

@@ -1,15 +1,13 @@
 """Decoding many kernel taps at once, with work that grows with the rows in use.
 
-A row is one spatial tap of one node's kernel (see ``decoders.py``). Programs need between a
+A row is one spatial tap of one node's kernel (see `decoders.py`). Programs need between a
 hundred and a few thousand of them per meta-batch; to serve every count with one compiled
 function, rows come in chunks and a loop runs over the chunks in use only. The loop has its own
 gradient, a second loop.
 
-Legend: ``F`` features per row (4D), ``S`` feature rows, ``R`` rows of a chunk, ``n`` chunks,
-``P`` outputs per row, ``Q`` output layers to choose from, one per chunk.
+Legend: `F` features per row (4D), `S` feature rows, `R` rows of a chunk, `n` chunks,
+`P` outputs per row, `Q` output layers to choose from, one per chunk.
 """
-
-from __future__ import annotations
 
 import functools
 
@@ -65,7 +63,7 @@ def _at(rows: Rows, i):
 
 @jax.custom_vjp
 def decode_rows(decoder: RowDecoder, features: jax.Array, rows: Rows) -> jax.Array:
-    """Decodes rows chunk by chunk; differentiable in ``decoder`` and ``features``.
+    """Decodes rows chunk by chunk; differentiable in `decoder` and `features`.
 
     Args:
       decoder: weights.

@@ -4,8 +4,6 @@ Section 3.1 of the paper: the decoder predicts at most `max_shape`; a target tha
 an axis repeats the block along it and is cut at the end.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import jax
@@ -49,7 +47,8 @@ def tile_to(block: jax.Array, shape: Sequence[int]) -> jax.Array:
     """
     if block.ndim != len(shape):
         raise ValueError(
-            f"block and target must have the same number of axes, got {block.shape} for {shape}"
+            f"block and target must have the same number of axes, received {block.shape} for "
+            f"{shape}"
         )
     for axis, size in enumerate(shape):  # crop first, so that no repeated value is thrown away
         if size < block.shape[axis]:

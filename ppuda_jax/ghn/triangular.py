@@ -16,8 +16,6 @@ blocks. Slots without a node stand for node N: they receive nothing, and nobody 
 send. The `rank` of a node counts the nodes visited before it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -197,7 +195,8 @@ def _from_far(
     """What the slots of a block receive from the blocks visited before: [B, R, fan_in*D].
 
     Args:
-      system, order: as in `solve`.
+      system: as in `solve`.
+      order: as in `solve`.
       block: index of the block.
       own: its nodes, int32 [B, R].
       sent: y of nodes by rank, starting at rank -R, [B, R+M, fan_out*D]; zeros for nodes not

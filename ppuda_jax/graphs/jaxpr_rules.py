@@ -39,7 +39,7 @@ def reduce(tracer: Interpreter, eqn, ins: list[Value]) -> Value:
 
 
 def collective(tracer: Interpreter, eqn, ins: list[Value]) -> list[Value]:
-    """psum and the like: reductions over the axes given by number (from vmap)."""
+    """Psum and the like: reductions over the axes given by number (from vmap)."""
     axes = [axis for axis in eqn.params["axes"] if isinstance(axis, int)]
     name = "reduce_max" if "max" in eqn.primitive.name else "reduce_sum"
     return [
@@ -112,9 +112,8 @@ def _monoid(eqn) -> str:
 
 
 RULES = {
-    **{
-        name: unary
-        for name in (
+    **dict.fromkeys(
+        (
             *LINEAR_UNARY,
             "exp",
             "exp2",
@@ -153,12 +152,12 @@ RULES = {
             "imag",
             "conj",
             "population_count",
-        )
-    },
-    **{name: passed_on for name in PASSED_ON},
-    **{
-        name: binary
-        for name in (
+        ),
+        unary,
+    ),
+    **dict.fromkeys(PASSED_ON, passed_on),
+    **dict.fromkeys(
+        (
             "add",
             "add_any",
             "sub",
@@ -179,12 +178,12 @@ RULES = {
             "and",
             "or",
             "xor",
-        )
-    },
-    **{name: layout for name in LAYOUT},
-    **{
-        name: reduce
-        for name in (
+        ),
+        binary,
+    ),
+    **dict.fromkeys(LAYOUT, layout),
+    **dict.fromkeys(
+        (
             "reduce_sum",
             "reduce_max",
             "reduce_min",
@@ -193,16 +192,15 @@ RULES = {
             "reduce_or",
             "argmax",
             "argmin",
-        )
-    },
-    **{name: collective for name in ("psum", "psum_invariant", "pmax", "pmin")},
-    **{
-        name: window
-        for name in ("reduce_window_max", "reduce_window_min", "reduce_window_sum", "reduce_window")
-    },
-    **{
-        name: update
-        for name in (
+        ),
+        reduce,
+    ),
+    **dict.fromkeys(("psum", "psum_invariant", "pmax", "pmin"), collective),
+    **dict.fromkeys(
+        ("reduce_window_max", "reduce_window_min", "reduce_window_sum", "reduce_window"), window
+    ),
+    **dict.fromkeys(
+        (
             "dynamic_update_slice",
             "scatter",
             "scatter-add",
@@ -210,8 +208,9 @@ RULES = {
             "scatter-mul",
             "scatter-min",
             "scatter-max",
-        )
-    },
+        ),
+        update,
+    ),
     "select_n": select,
     "clamp": select,
     "split": split,

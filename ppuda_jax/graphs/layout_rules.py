@@ -100,7 +100,7 @@ def resized(axis: tuple[Label, ...], count: int) -> tuple[Label, ...]:
     if math.prod(part.count for part in axis) == count:
         return axis
     kinds = {part.kind for part in axis}
-    return axis_labels(axis[0].kind if len(kinds) == 1 else ("?" if axis else "?"), count)
+    return axis_labels(axis[0].kind if len(kinds) == 1 else "?", count)
 
 
 def _dynamic_slice(eqn, x, ins):

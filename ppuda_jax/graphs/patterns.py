@@ -69,10 +69,7 @@ def scale(graph: GraphBuilder, act: Act, weight: Weight) -> Act:
         graph.refuse(view.leaf, "it looks like a running variance: not learnt by gradient")
     if running:
         _forget_running_mean(graph, act)
-    if running or weight.statistic:
-        kind = "bn"
-    else:
-        kind = "bn" if act.norm is False else "ln"
+    kind = "bn" if running or weight.statistic else "bn" if act.norm is False else "ln"
     if weight.function in ("rsqrt", "sqrt") and not weight.others:
         graph.refuse(weight.view.leaf, "it looks like a running variance: not learnt by gradient")
         _forget_running_mean(graph, act)

@@ -148,10 +148,9 @@ def _interpret(closed, tree: ParamTree, num_state: int, shape, source) -> ArchGr
             graph.refuse(leaf, f"its dtype is {tree.dtypes[leaf]}: only floating point is learnt")
             args.append(Const(leaf_shape))
     invars = closed.jaxpr.invars
-    for var in invars[len(args) : len(args) + num_state]:
-        args.append(Const(tuple(var.aval.shape), statistic=bool(var.aval.shape)))
-    for var in invars[len(args) :]:
-        args.append(Act(frozenset((INPUT,)), _input_labels(var.aval)))
+    first, end = len(args), len(args) + num_state
+    args += [Const(tuple(v.aval.shape), statistic=bool(v.aval.shape)) for v in invars[first:end]]
+    args += [Act(frozenset((INPUT,)), _input_labels(v.aval)) for v in invars[end:]]
     consts = [constant(value) for value in closed.consts]
     tracer = Interpreter(graph, RULES, default)
     (output,) = tracer.run(closed.jaxpr, consts, args)

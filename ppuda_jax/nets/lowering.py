@@ -1,17 +1,15 @@
 """Convolutions and pools in the forms that run fast where they are compiled.
 
 XLA:CPU does not rewrite convolution layouts inside loops (jax issue 12868), runs grouped
-convolutions and ``select_and_scatter`` slowly, and the executor puts every operation inside a
+convolutions and `select_and_scatter` slowly, and the executor puts every operation inside a
 loop. So each primitive here has two forms with equal results:
 
-* ``"taps"`` (default on CPU): canonical convolutions with hand-written gradients, depthwise
-  convolutions and pools (``pools.py``) as sums or maxima over shifted slices.
-* ``"library"`` (default on GPU and TPU): ``lax`` convolutions and ``reduce_window``.
+* `"taps"` (default on CPU): canonical convolutions with hand-written gradients, depthwise
+  convolutions and pools (`pools.py`) as sums or maxima over shifted slices.
+* `"library"` (default on GPU and TPU): `lax` convolutions and `reduce_window`.
 
-Shapes: ``B`` images, ``H, W`` pixels, ``C`` channels; arrays are NHWC, kernels HWIO.
+Shapes: `B` images, `H, W` pixels, `C` channels; arrays are NHWC, kernels HWIO.
 """
-
-from __future__ import annotations
 
 import contextlib
 import functools
@@ -29,7 +27,7 @@ _forced: list[Form] = []
 
 
 def current_form() -> Form:
-    """The form in force: what ``lowering`` sets, else the default of the backend."""
+    """The form in force: what `lowering` sets, else the default of the backend."""
     if _forced:
         return _forced[-1]
     return "taps" if jax.default_backend() == "cpu" else "library"
@@ -40,10 +38,10 @@ def lowering(form: Form) -> Iterator[None]:
     """Traces everything inside with one form, whatever the backend.
 
     Raises:
-      ValueError: ``form`` is neither ``"taps"`` nor ``"library"``.
+      ValueError: `form` is neither `"taps"` nor `"library"`.
     """
     if form not in ("taps", "library"):
-        raise ValueError(f"lowering form must be 'taps' or 'library', got {form!r}")
+        raise ValueError(f"lowering form must be 'taps' or 'library', received {form!r}")
     _forced.append(form)
     try:
         yield
@@ -146,7 +144,7 @@ def _canonical_conv_bwd(stride, pad, residuals, g):
 
 
 def _phase_of_input(size, pad, stride, phase, reach):
-    """Pixels phase, phase + stride, ... of a padded axis, ``reach`` of them: slice and padding.
+    """Pixels phase, phase + stride, ... of a padded axis, `reach` of them: slice and padding.
 
     The padding is left to the convolution: Eigen is up to three times faster with some than with
     none.
@@ -158,7 +156,7 @@ def _phase_of_input(size, pad, stride, phase, reach):
 
 
 def _input_pullback(kernel, g, pad, size):
-    """Cotangent of the input, of ``size`` pixels, of a convolution with stride 1."""
+    """Cotangent of the input, of `size` pixels, of a convolution with stride 1."""
     taps = kernel.shape[:2]
     first = [taps[i] - 1 - pad[i] for i in (0, 1)]
     flipped = jnp.swapaxes(kernel[::-1, ::-1], 2, 3)
@@ -263,7 +261,7 @@ _depthwise_taps.defvjp(_depthwise_fwd, _depthwise_bwd)
 def attention(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
     """Softmax attention, [B, T, heads, D] each, scaled by D^-0.5; returns [B, T, heads, D].
 
-    The ``"taps"`` form works on a few images at a time, so that their scores stay in cache, and
+    The `"taps"` form works on a few images at a time, so that their scores stay in cache, and
     divides the mixed values instead of the scores; its gradient keeps no scores.
     """
     query = query * query.shape[-1] ** -0.5

@@ -1,12 +1,10 @@
 """Functional Flax networks of DeepNets-1M, built from a plan.
 
-``Network(plan).apply({"params": params}, images)`` gives logits. Batch norm uses the statistics
+`Network(plan).apply({"params": params}, images)` gives logits. Batch norm uses the statistics
 of the batch, as the published evaluation does (paper, section 5.1), so there is no state.
 
-Shapes: ``B`` images, ``S`` pixels per side, ``K`` classes.
+Shapes: `B` images, `S` pixels per side, `K` classes.
 """
-
-from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
@@ -133,7 +131,7 @@ class Network(nn.Module):
             head on.
 
         Returns:
-          Logits [B, K]; with ``auxiliary`` and ``train`` a pair of them.
+          Logits [B, K]; with `auxiliary` and `train` a pair of them.
 
         Raises:
           ValueError: for images of another size than the plan's.
@@ -212,7 +210,7 @@ def build_network(
       image_size: S, 32 or 224.
 
     Returns:
-      The network; ``apply({"params": params}, images [B, S, S, 3])`` gives logits [B, K].
+      The network; `apply({"params": params}, images [B, S, S, 3])` gives logits [B, K].
 
     Raises:
       ValueError: for unknown or missing keys, or another image size.

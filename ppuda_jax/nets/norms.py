@@ -1,12 +1,10 @@
 """Batch norm and layer norm, with hand-written gradients.
 
 Batch norm uses the statistics of the batch itself, as the published evaluation does (paper,
-section 5.1), or of its first images (``statistics_of_first``).
+section 5.1), or of its first images (`statistics_of_first`).
 
-Shapes: ``B`` images, ``H, W`` pixels, ``C`` channels; feature maps are [B, H, W, C].
+Shapes: `B` images, `H, W` pixels, `C` channels; feature maps are [B, H, W, C].
 """
-
-from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
@@ -26,7 +24,7 @@ def per_channel(vector: jax.Array, x: jax.Array) -> jax.Array:
 
 
 def _wide(x: jax.Array) -> jax.Array:
-    """x in at least float32, the type of statistics."""
+    """X in at least float32, the type of statistics."""
     return x if x.dtype == jnp.float64 else x.astype(jnp.float32)
 
 
@@ -40,11 +38,11 @@ def batch_norm(
       x: feature maps [B, H, W, C].
       scale: [C].
       bias: [C].
-      enabled: scalar; at 0 the result is ``x``, so that networks with and without norms can
+      enabled: scalar; at 0 the result is `x`, so that networks with and without norms can
         share a compiled program.
 
     Returns:
-      [B, H, W, C] in the dtype of ``x``; statistics are computed in float32 or wider.
+      [B, H, W, C] in the dtype of `x`; statistics are computed in float32 or wider.
     """
     return _batch_norm_fwd(x, scale, bias, enabled)[0]
 
@@ -72,7 +70,7 @@ def statistics_of_first(count: int) -> Iterator[None]:
 def batch_statistics(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Mean and inverse standard deviation of the channels of [B, H, W, C]: [C] and [C].
 
-    Of the whole batch, or see ``statistics_of_first``.
+    Of the whole batch, or see `statistics_of_first`.
     """
     if _reference and _reference[-1]:
         x = x[: _reference[-1]]
@@ -83,7 +81,7 @@ def batch_statistics(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def apply_affine(x: jax.Array, gain: jax.Array, shift: jax.Array) -> jax.Array:
-    """x * gain + shift per channel, in the dtype of x."""
+    """X * gain + shift per channel, in the dtype of x."""
     return (_wide(x) * per_channel(gain, x) + per_channel(shift, x)).astype(x.dtype)
 
 
@@ -92,7 +90,7 @@ def batch_norm_pullback(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Gradient of the norm: cotangents of x [B, H, W, C], scale [C] and bias [C].
 
-    ``mean`` and ``inverse`` are those of ``batch_statistics(x)``.
+    `mean` and `inverse` are those of `batch_statistics(x)`.
     """
     x_wide, g_wide = _wide(x), _wide(g)
     g_bias = jnp.sum(g_wide, axis=(0, 1, 2))
@@ -131,9 +129,9 @@ batch_norm.defvjp(_batch_norm_fwd, _batch_norm_bwd)
 def norm_pool(
     x: jax.Array, scale: jax.Array, bias: jax.Array, enabled: jax.Array | float = 1.0
 ) -> jax.Array:
-    """``batch_norm`` and a 3x3 max pool with stride 2: [B, H, W, C] -> [B, H', W', C].
+    """`batch_norm` and a 3x3 max pool with stride 2: [B, H, W, C] -> [B, H', W', C].
 
-    In the ``"taps"`` form the pool comes first: a norm keeps the order of a channel or reverses
+    In the `"taps"` form the pool comes first: a norm keeps the order of a channel or reverses
     it, so it can be applied to what has won, a quarter of the pixels.
     """
     if lowering.current_form() == "library":

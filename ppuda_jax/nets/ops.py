@@ -1,16 +1,14 @@
 """Every operation of a DeepNets-1M network, once: pure functions of (params, x).
 
-The Flax networks (``nets/network.py``) and the executor (``executor/run.py``) call the same
-functions. ``params`` is a tuple in the order of ``archs.op_params``; the norm parameters
+The Flax networks (`nets/network.py`) and the executor (`executor/run.py`) call the same
+functions. `params` is a tuple in the order of `archs.op_params`; the norm parameters
 (scale, bias) may be left out, then the operation has no norm, or be followed by a switch (see
-``norms.batch_norm``).
+`norms.batch_norm`).
 
-Shapes: ``B`` images, ``H, W`` pixels, ``C`` channels; feature maps are [B, H, W, C], kernels
+Shapes: `B` images, `H, W` pixels, `C` channels; feature maps are [B, H, W, C], kernels
 HWIO, depthwise kernels [k, k, 1, C]. Semantics follow the published networks (paper, section
 3.1 and appendix A; the code that trained the published checkpoints where they differ).
 """
-
-from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -84,13 +82,13 @@ def separable(params: Params, x: jax.Array, *, stride: int = 1, dilation: int = 
 
 
 def sep_conv(params: Params, x: jax.Array, *, stride: int = 1) -> jax.Array:
-    """``separable`` twice, the stride in the first depthwise."""
+    """`separable` twice, the stride in the first depthwise."""
     half = len(params) // 2
     return separable(params[half:], separable(params[:half], x, stride=stride))
 
 
 def dil_conv(params: Params, x: jax.Array, *, stride: int = 1) -> jax.Array:
-    """``separable`` with dilation 2."""
+    """`separable` with dilation 2."""
     return separable(params, x, stride=stride, dilation=2)
 
 
@@ -129,7 +127,7 @@ def cse(params: Params, x: jax.Array, *, stride: int = 1) -> jax.Array:
 def msa(params: Params, x: jax.Array, *, stride: int = 1) -> jax.Array:
     """Transformer block on the pixels as tokens.
 
-    ``params``: layer norm (scale, bias), qkv kernel [C, 3C], output (kernel, bias), layer norm
+    `params`: layer norm (scale, bias), qkv kernel [C, 3C], output (kernel, bias), layer norm
     (scale, bias), feed-forward (kernel, bias, kernel, bias).
     """
     scale1, shift1, qkv, out, out_bias, scale2, shift2, ff1, ff1_bias, ff2, ff2_bias = params
@@ -187,11 +185,11 @@ CELL_OPS: Mapping[str, OpFn] = MappingProxyType(
         "cse": cse,
     }
 )
-"""Operations on the edges of a cell, all with a ``stride``; "none" and "skip_connect" vanish."""
+"""Operations on the edges of a cell, all with a `stride`; "none" and "skip_connect" vanish."""
 
 
 def drop_path(key: jax.Array, x: jax.Array, rate: float) -> jax.Array:
-    """Zeroes whole images [B, ...] with probability ``rate`` and rescales the rest."""
+    """Zeroes whole images [B, ...] with probability `rate` and rescales the rest."""
     keep = jax.random.bernoulli(key, 1.0 - rate, (x.shape[0],) + (1,) * (x.ndim - 1))
     return jnp.where(keep, x / (1.0 - rate), jnp.zeros((), x.dtype))
 

@@ -1,9 +1,7 @@
-"""3x3 pools in both forms of ``lowering``, with hand-written gradients.
+"""3x3 pools in both forms of `lowering`, with hand-written gradients.
 
-Shapes: ``B`` images, ``H, W`` pixels, ``C`` channels; arrays are NHWC.
+Shapes: `B` images, `H, W` pixels, `C` channels; arrays are NHWC.
 """
-
-from __future__ import annotations
 
 import functools
 import itertools
@@ -85,7 +83,7 @@ def max_with_tap(x: jax.Array, stride: int) -> tuple[jax.Array, jax.Array]:
 
 
 def computed_once(f: Callable[..., Any], *maps: jax.Array) -> Any:
-    """f of maps [B, ...], elementwise in B; a loop over two halves of them.
+    """F of maps [B, ...], elementwise in B; a loop over two halves of them.
 
     XLA repeats elementwise work in every loop that reads its result, but not that of a loop.
     """
@@ -100,7 +98,7 @@ def spread_maxima(g: jax.Array, winner: jax.Array, rest: jax.Array, stride: int)
 
     Args:
       g: values [B, H', W', C].
-      winner: the taps, see ``max_with_tap``.
+      winner: the taps, see `max_with_tap`.
       rest: what they are added to, [B, H, W, C].
       stride: of the pool.
     """

@@ -159,7 +159,7 @@ class TrainConfig:
 
 def _require(condition: bool, name: str, rule: str, received: Any) -> None:
     if not condition:
-        raise ValueError(f"TrainConfig.{name} {rule}, got {received!r}")
+        raise ValueError(f"TrainConfig.{name} {rule}, received {received!r}")
 
 
 def learning_rate(config: TrainConfig, progress: float) -> float:

@@ -3,10 +3,8 @@
 Everything here is NumPy on the host and has shapes that depend on the variant and the number of
 networks only, so that one compiled training step serves every architecture of a variant.
 
-Legend: ``M`` networks, ``N`` padded nodes, ``T`` rows of a table, ``C`` channels, ``k`` taps.
+Legend: `M` networks, `N` padded nodes, `T` rows of a table, `C` channels, `k` taps.
 """
-
-from __future__ import annotations
 
 import dataclasses
 import functools
@@ -73,7 +71,7 @@ def pools_of(variant: Variant) -> tuple[Pool, ...]:
 
 @functools.lru_cache(maxsize=256)
 def capacity_of(variant: Variant, count: int) -> Capacity:
-    """Rows per table for a meta-batch of ``count`` networks.
+    """Rows per table for a meta-batch of `count` networks.
 
     One network of the published training rules always fits; the room per network shrinks with
     the meta-batch, where large and small ones even out.
@@ -98,7 +96,7 @@ class Vectors:
     """Where the rows of one table of vectors come from.
 
     Attributes:
-      source: int32 [V]: row of the vector sources (see ``objective.py``), 0 for zeros.
+      source: int32 [V]: row of the vector sources (see `objective.py`), 0 for zeros.
       offset: int32 [V]: first channel, modulo 64.
     """
 
@@ -168,7 +166,7 @@ def build_meta_batch(
 
     Raises:
       CapacityError: the networks need more rows or nodes than a meta-batch has room for.
-      UnsupportedPlanError: see ``executor.variants.variant_of``.
+      UnsupportedPlanError: see `executor.variants.variant_of`.
     """
     programs = [make_program(plan, variant) for plan in plans]
     return _Builder(programs, variant, weight_norm).build()

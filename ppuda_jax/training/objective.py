@@ -3,11 +3,9 @@
 Equation 1 of the paper for one meta-batch of architectures and one batch of images. The GHN's
 decoders write straight into the executor's tables of rows; no parameter pytree is made.
 
-Legend: ``M`` networks, ``N`` padded nodes, ``D`` node embedding, ``B`` images, ``S`` pixels,
-``K`` classes, ``T`` and ``V`` rows of matrices and vectors, ``C`` channels.
+Legend: `M` networks, `N` padded nodes, `D` node embedding, `B` images, `S` pixels,
+`K` classes, `T` and `V` rows of matrices and vectors, `C` channels.
 """
-
-from __future__ import annotations
 
 from typing import Any
 
@@ -36,7 +34,7 @@ def meta_loss(
     key: jax.Array | None,
     label_smoothing: float = 0.0,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Mean loss of predicted networks (paper, Eq. 1), differentiable in ``theta``.
+    """Mean loss of predicted networks (paper, Eq. 1), differentiable in `theta`.
 
     Args:
       config: the hypernetwork (static).
@@ -49,7 +47,7 @@ def meta_loss(
       label_smoothing: 0.1 for ImageNet in the published recipe.
 
     Returns:
-      The loss, and ``loss`` and ``accuracy`` per network [M].
+      The loss, and `loss` and `accuracy` per network [M].
     """
     meta_batch = jax.tree.map(jnp.asarray, meta_batch)
     tables = predict_tables(config, variant, theta, meta_batch)
@@ -68,7 +66,7 @@ def predict_tables(
       meta_batch: M networks.
 
     Returns:
-      Tables for ``executor.run``.
+      Tables for `executor.run`.
 
     Raises:
       ValueError: the configuration's decoder or block size is not the published one.

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -76,7 +77,7 @@ def test_reading_files_of_the_reference(split):
         assert stored.kinds[0] == "input" and stored.names[-1].startswith("classifier")
         if split != "train":
             factor = 4 if split == "wide" else 1
-            assert record.config.C == factor * evaluation_width(record.config)
+            assert factor * evaluation_width(record.config) == record.config.C
 
 
 def test_nothing_is_left_of_a_write_that_fails(tmp_path):
@@ -108,9 +109,9 @@ def test_missing_files_are_named(tmp_path):
 
 def test_foreign_and_truncated_files_are_refused(tmp_path, path):
     copy = tmp_path / "nets.hdf5"
-    meta = open(meta_path_of(path)).read()
+    meta = Path(meta_path_of(path)).read_text()
     (tmp_path / "nets_meta.json").write_text(meta)
-    data = open(path, "rb").read()
+    data = Path(path).read_bytes()
     copy.write_bytes(data[: len(data) // 2])
     with pytest.raises(ValueError, match="complete HDF5 file of DeepNets-1M"):
         load_split(str(copy), "test")

@@ -34,7 +34,7 @@ def test_streamed_images_are_only_normalised():
 
 
 def test_a_batch_larger_than_the_data_is_refused():
-    with pytest.raises(ValueError, match="batch_size must be at most 1295 images, got 2000"):
+    with pytest.raises(ValueError, match="batch_size must be at most 1295 images, received 2000"):
         batches.training_images("digits", 2000, 0)
 
 

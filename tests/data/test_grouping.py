@@ -58,7 +58,7 @@ def test_continues_exactly_from_any_group(cut):
 def test_order_is_checked():
     grouping = Grouping(4, 100)
     grouping.feed(Survey(5, "a", 1))
-    with pytest.raises(ValueError, match="must be fed in stream order, got 4 after 5"):
+    with pytest.raises(ValueError, match="must be fed in stream order, received 4 after 5"):
         grouping.feed(Survey(4, "a", 1))
 
 

@@ -42,10 +42,10 @@ def test_missing_data_says_where_it_looked_and_how_to_prepare_it(tmp_path):
 @pytest.mark.parametrize(
     ("shape", "labels", "message"),
     [
-        ((4, 8, 8, 3), [0, 1, 2, 3], r"images must be \[n, 32, 32, 3\], got \[4, 8, 8, 3\]"),
+        ((4, 8, 8, 3), [0, 1, 2, 3], r"images must be \[n, 32, 32, 3\], received \[4, 8, 8, 3\]"),
         ((2, 32, 32, 3), [0], "one label each"),
-        ((2, 32, 32, 3), [0, 10], r"labels must lie in 0\.\.9, got 0\.\.10"),
-        ((0, 32, 32, 3), [], r"labels must lie in 0\.\.9, got no image at all"),
+        ((2, 32, 32, 3), [0, 10], r"labels must lie in 0\.\.9, received 0\.\.10"),
+        ((0, 32, 32, 3), [], r"labels must lie in 0\.\.9, received no image at all"),
     ],
 )
 def test_foreign_arrays_are_refused(shape, labels, message):

@@ -19,7 +19,7 @@ def test_every_image_comes_once_a_pass_and_steps_are_independent():
 
 
 def test_a_batch_larger_than_the_set_is_refused():
-    with pytest.raises(ValueError, match="batch_size must be at most 10 images, got 11"):
+    with pytest.raises(ValueError, match="batch_size must be at most 10 images, received 11"):
         ImageOrder(10, 11, 0)
 
 

@@ -17,7 +17,13 @@ from tests.training.toy import ToyNetworks
 
 
 def open_stream(**options):
-    defaults = dict(meta_batch_size=4, steps_per_dispatch=2, num_shards=2, max_nodes=60, workers=0)
+    defaults = {
+        "meta_batch_size": 4,
+        "steps_per_dispatch": 2,
+        "num_shards": 2,
+        "max_nodes": 60,
+        "workers": 0,
+    }
     return ArchitectureStream(ToyNetworks(), **(defaults | options))
 
 
@@ -72,7 +78,7 @@ def test_probe_counts_variants_and_restriction_holds():
 
 
 def test_a_meta_batch_must_divide_among_devices():
-    with pytest.raises(ValueError, match="must be a multiple of the 3 devices, got 4"):
+    with pytest.raises(ValueError, match="must be a multiple of the 3 devices, received 4"):
         open_stream(num_shards=3)
 
 

@@ -158,7 +158,7 @@ def test_calibrated_norms_know_the_calibration_images_alone(ghn, evaluator):
     assert alone.runner == "network" and alone.loss == pytest.approx(same.loss, rel=1e-4)
     split = evaluator.with_images(evaluation.make_images(given, "test", batch_size=4))
     assert abs(split.evaluate(ghn, net).loss - same.loss) > 1e-3 * same.loss
-    with pytest.raises(ValueError, match="compiled for 8 calibration images, got 0"):
+    with pytest.raises(ValueError, match="compiled for 8 calibration images, received 0"):
         both.with_images(plain.images)
 
 

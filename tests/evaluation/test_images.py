@@ -61,7 +61,7 @@ def test_wrong_image_options_are_refused(options, message):
 
 
 def test_unknown_parts_are_refused():
-    with pytest.raises(ValueError, match="part must be val or test, got 'train'"):
+    with pytest.raises(ValueError, match="part must be val or test, received 'train'"):
         evaluation.load_eval_images("digits", "train")
 
 

@@ -31,10 +31,10 @@ def test_few_variants_take_the_most_frequent():
 @pytest.mark.parametrize(
     ("split", "options", "message"),
     [
-        ("tset", {}, r"split must be one of train, val, .*predefined.*, got 'tset'"),
-        ("predefined", {"indices": [2]}, r"has networks 0\.\.1, got \[2\]"),
-        ("test", {"indices": [500]}, r"has networks 0\.\.499, got \[500\]"),
-        ("wide", {"num": 101}, r"has 100 networks, got num=101"),
+        ("tset", {}, r"split must be one of train, val, .*predefined.*, received 'tset'"),
+        ("predefined", {"indices": [2]}, r"has networks 0\.\.1, received \[2\]"),
+        ("test", {"indices": [500]}, r"has networks 0\.\.499, received \[500\]"),
+        ("wide", {"num": 101}, r"has 100 networks, received num=101"),
         ("wide", {"num": 0}, r"num must be at least 1"),
         ("wide", {"num": 1, "indices": [0]}, r"not both"),
     ],
@@ -54,7 +54,7 @@ def test_networks_of_a_file(tmp_path):
         writer.write_split("val", iter([(config.to_dict(), adjacency, nodes)]))
     (net,) = evaluation.choose_networks(str(path))
     assert (net.split, net.index, net.config) == ("val", 0, config)
-    with pytest.raises(ValueError, match=r"has the splits val, got 'test'"):
+    with pytest.raises(ValueError, match=r"has the splits val, received 'test'"):
         evaluation.choose_networks(f"{path}:test")
     with pytest.raises(FileNotFoundError, match="which is missing"):
         evaluation.choose_networks("nowhere.hdf5")

@@ -17,7 +17,7 @@ def parsed(*arguments):
 
 def test_every_field_is_a_flag_with_a_help_text():
     names, values = parsed()
-    assert set(names) == {f for f in TrainConfig.__dataclass_fields__}
+    assert set(names) == set(TrainConfig.__dataclass_fields__)
     assert all(len(values[name].help) > 10 for name in names)
 
 
@@ -38,7 +38,7 @@ def test_a_boolean_field_needs_no_value():
 
 def test_a_wrong_value_names_the_field():
     names, values = parsed("--steps=many")
-    with pytest.raises(ValueError, match="TrainConfig.steps: expected int, got 'many'"):
+    with pytest.raises(ValueError, match="TrainConfig.steps: expected int, received 'many'"):
         config_flags.apply(TrainConfig(), names, values)
 
 

@@ -92,7 +92,7 @@ def test_what_cannot_be_predicted_is_kept_on_request(checkpoint, tmp_path, capsy
         ([f"--model={HERE}:tiny", "--dataset=mnist"], "mnist"),
         (
             [f"--model={HERE}:tiny", "--dataset=digits", "--evaluate", "--max_images=0"],
-            "max_images must be at least 2, got 0",
+            "max_images must be at least 2, received 0",
         ),
         ([f"--model={HERE}:tiny", "--dataset=imagenet"], "1000 classes|32x32"),
     ],

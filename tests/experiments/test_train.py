@@ -13,7 +13,7 @@ ROOT = pathlib.Path(__file__).parents[2]
     ("flags", "message"),
     [
         (["--dataset=cifar10", "--data_dir={tmp}"], "FileNotFoundError: cifar10: no readable"),
-        (["--steps=many"], "ValueError: TrainConfig.steps: expected int, got 'many'"),
+        (["--steps=many"], "ValueError: TrainConfig.steps: expected int, received 'many'"),
         (["--stepz=3"], "Unknown command line flag 'stepz'"),
         (["--dataset=mnist"], "dataset must be one of cifar10"),
     ],

@@ -18,14 +18,30 @@ import numpy as np
 import torch
 
 CONFIGS = {
-    "ghn2": dict(max_shape=(16, 16, 11, 11), hid=8, weight_norm=True, ve=True, layernorm=True),
-    "ghn1": dict(max_shape=(8, 8, 3, 3), hid=4),
-    "mlp": dict(
-        max_shape=(8, 8, 3, 3), hid=4, weight_norm=True, ve=True, layernorm=True, hypernet="mlp"
-    ),
-    "mlp_decoder": dict(
-        max_shape=(8, 8, 3, 3), hid=4, weight_norm=True, ve=True, layernorm=True, decoder="mlp"
-    ),
+    "ghn2": {
+        "max_shape": (16, 16, 11, 11),
+        "hid": 8,
+        "weight_norm": True,
+        "ve": True,
+        "layernorm": True,
+    },
+    "ghn1": {"max_shape": (8, 8, 3, 3), "hid": 4},
+    "mlp": {
+        "max_shape": (8, 8, 3, 3),
+        "hid": 4,
+        "weight_norm": True,
+        "ve": True,
+        "layernorm": True,
+        "hypernet": "mlp",
+    },
+    "mlp_decoder": {
+        "max_shape": (8, 8, 3, 3),
+        "hid": 4,
+        "weight_norm": True,
+        "ve": True,
+        "layernorm": True,
+        "decoder": "mlp",
+    },
 }
 CASES = [("ghn2", 4), ("ghn2", 6), ("ghn1", 3), ("mlp", 3), ("mlp_decoder", 3)]
 ENTRIES = 16

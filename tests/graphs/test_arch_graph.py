@@ -37,7 +37,7 @@ def test_a_graph():
         ({"primitive": [9, 4, 11, 15]}, "node kinds must be below 15, received 15"),
         ({"edges": [[1, 0], [1, 2], [2, 3]]}, "reorder the nodes"),
         ({"edges": [[0, 1], [1, 2], [2, 4]]}, "to a later node below 4"),
-        ({"edges": EDGES + [[0, 1]]}, "edges must not repeat"),
+        ({"edges": [*EDGES, [0, 1]]}, "edges must not repeat"),
         ({"edges": [[0, 2], [1, 2], [2, 3]]}, "no incoming edge, received \\[\\(1, 'conv'\\)\\]"),
         ({"edges": [[0, 1], [1, 3], [0, 2]]}, "dead ends \\[2\\]"),
         ({"names": ["a"]}, "names must be one per node"),

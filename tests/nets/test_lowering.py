@@ -55,6 +55,6 @@ def test_attention_does_not_overflow():
 
 
 def test_unknown_form_is_refused():
-    with pytest.raises(ValueError, match="'taps' or 'library', got 'fast'"):
+    with pytest.raises(ValueError, match="'taps' or 'library', received 'fast'"):
         with lowering.lowering("fast"):
             pass

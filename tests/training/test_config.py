@@ -33,7 +33,7 @@ def test_cosine_with_warm_up():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"batch_size": 0}, "TrainConfig.batch_size must be above zero, got 0"),
+        ({"batch_size": 0}, "TrainConfig.batch_size must be above zero, received 0"),
         ({"steps": -1}, "steps must be above zero"),
         ({"weight_decay": -1.0}, "must not be negative"),
         ({"lr_milestones": (0.8, 0.2)}, "rising fractions"),

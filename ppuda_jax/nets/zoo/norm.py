@@ -1,9 +1,7 @@
 """Batch norm that works with and without running statistics.
 
-Shapes: ``B`` images, ``H, W`` pixels, ``C`` channels.
+Shapes: `B` images, `H, W` pixels, `C` channels.
 """
-
-from __future__ import annotations
 
 import flax.linen as nn
 import jax
@@ -17,14 +15,14 @@ MOMENTUM = 0.9
 class BatchNorm(nn.Module):
     """Batch norm of [B, H, W, C].
 
-    Without the collection ``batch_stats`` it normalises with the statistics of the batch, as the
-    paper evaluates; with it, with the running ones, unless ``train``. With ``train`` and
-    ``mutable=["batch_stats"]`` the running statistics are updated (see ``calibration``).
+    Without the collection `batch_stats` it normalises with the statistics of the batch, as the
+    paper evaluates; with it, with the running ones, unless `train`. With `train` and
+    `mutable=["batch_stats"]` the running statistics are updated (see `calibration`).
     """
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        """Normalises ``x``; ``train`` asks for the statistics of the batch."""
+        """Normalises `x`; `train` asks for the statistics of the batch."""
         channels = x.shape[-1]
         scale = self.param("scale", nn.initializers.ones, (channels,))
         bias = self.param("bias", nn.initializers.zeros, (channels,))

@@ -1,7 +1,5 @@
 """The models by name."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
@@ -69,7 +67,7 @@ def build_model(name: str, num_classes: int = 10, image_size: int = 32) -> nn.Mo
       image_size: pixels per side.
 
     Returns:
-      A Flax module: ``apply({"params": params}, images)`` gives logits [B, K].
+      A Flax module: `apply({"params": params}, images)` gives logits [B, K].
 
     Raises:
       ValueError: if there is no such model.

@@ -3,10 +3,8 @@
 Up to 64 pixels the first convolution is 3x3 without stride and there is no pooling after it, as
 the paper adjusts ImageNet networks to CIFAR-10 (section 5.1).
 
-Shapes: ``B`` images, ``S`` pixels per side, ``K`` classes.
+Shapes: `B` images, `S` pixels per side, `K` classes.
 """
-
-from __future__ import annotations
 
 import flax.linen as nn
 import jax

@@ -1,11 +1,9 @@
 """Visual transformer with a class token (ViT-B/16 and its relatives).
 
-The paper's predefined ViT is a DeepNets-1M network without class token: see ``registry``.
+The paper's predefined ViT is a DeepNets-1M network without class token: see `registry`.
 
-Shapes: ``B`` images, ``S`` pixels per side, ``T`` tokens, ``C`` channels, ``K`` classes.
+Shapes: `B` images, `S` pixels per side, `T` tokens, `C` channels, `K` classes.
 """
-
-from __future__ import annotations
 
 import flax.linen as nn
 import jax
@@ -56,7 +54,7 @@ class VisionTransformer(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
-        """Logits [B, K] of images [B, S, S, 3]; ``train`` changes nothing."""
+        """Logits [B, K] of images [B, S, S, 3]; `train` changes nothing."""
         del train
         size = (self.patch, self.patch)
         x = nn.Conv(self.channels, size, size, "VALID", name="patch_embed")(images)
