@@ -32,6 +32,12 @@ def abstract_params(plan):
     return {"params": params}
 
 
+def trace_plan(plan, form):
+    images = jax.ShapeDtypeStruct((2, plan.image_size, plan.image_size, 3), jnp.float32)
+    with lowering.lowering(form):
+        return trace_graph(Network(plan).apply, abstract_params(plan), images)
+
+
 def node_keys(graph):
     """A key for each node that depends on the graph around it, not on the order of nodes."""
     before = [[] for _ in range(graph.num_nodes)]
@@ -78,10 +84,7 @@ def test_traced_equals_planned(split, form):
     for i in range(count):
         size, classes = (224, 1000) if i % 3 == 2 else (32, 10)
         plan = make_plan(sample_arch(rng, split), classes, size)
-        images = jax.ShapeDtypeStruct((2, size, size, 3), jnp.float32)
-        with lowering.lowering(form):
-            traced = trace_graph(Network(plan).apply, abstract_params(plan), images)
-        assert_same(traced, graph_from_plan(plan))
+        assert_same(trace_plan(plan, form), graph_from_plan(plan))
 
 
 @pytest.mark.parametrize("form", ["taps", "library"])
