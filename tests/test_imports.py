@@ -17,7 +17,7 @@ LEVELS = (
     ("executor", "convert", "assembly", "params_io"),
     ("predict", "data", "checkpoints", "parallel", "calibration", "visualization"),
     ("training",),
-    ("evaluation",),
+    ("evaluation", "structure"),
 )
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
 # Two families of one level that must not see each other.
