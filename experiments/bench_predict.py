@@ -20,10 +20,10 @@ from ppuda_jax.checkpoints import load_ghn
 from ppuda_jax.ghn.config import ghn2_cifar10, ghn2_imagenet
 from ppuda_jax.ghn.loaded import LoadedGHN
 from ppuda_jax.ghn.model import init_theta
-from ppuda_jax.graphs.trace import trace
 from ppuda_jax.nets.zoo import MODELS, build_model
 from ppuda_jax.nets.zoo.norm import BatchNorm
 from ppuda_jax.predict import predict_params
+from ppuda_jax.tracing.api import trace
 
 
 class DenseNet(nn.Module):

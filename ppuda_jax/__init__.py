@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from ppuda_jax.ghn.model import init_theta as init_theta
     from ppuda_jax.graphs.describe import describe as describe
     from ppuda_jax.graphs.records import network_graph as network_graph
-    from ppuda_jax.graphs.trace import trace as trace
     from ppuda_jax.nets.network import build_network as build_network
     from ppuda_jax.nets.zoo import build_model as build_model
     from ppuda_jax.predict import predict_params as predict_params
     from ppuda_jax.predict import unsupported_leaves as unsupported_leaves
+    from ppuda_jax.tracing.api import trace as trace
     from ppuda_jax.visualization import draw_graph as draw_graph
 
 _MODULES = {
@@ -51,7 +51,7 @@ _MODULES = {
     "network_graph": "graphs.records",
     "predict_params": "predict",
     "save_ghn": "checkpoints",
-    "trace": "graphs.trace",
+    "trace": "tracing.api",
     "unsupported_leaves": "predict",
 }
 

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ppuda_jax.graphs.param_tree import key_name
+from ppuda_jax.tracing.params import key_name
 
 _SUFFIX = ".safetensors"
 

@@ -18,7 +18,7 @@ from ppuda_jax.ghn.loaded import LoadedGHN
 from ppuda_jax.ghn.model import GHN
 from ppuda_jax.graphs.arch_graph import ArchGraph, Binding
 from ppuda_jax.graphs.batching import Bucket, PaddedGraphs, level_schedule, pad_graphs
-from ppuda_jax.graphs.trace import check_apply_fn
+from ppuda_jax.tracing.api import check_apply_fn
 
 Policy = Literal["error", "init", "skip"]
 POLICIES: tuple[Policy, ...] = ("error", "init", "skip")

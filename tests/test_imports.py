@@ -13,7 +13,7 @@ LEVELS = (
     ("types", "primitives", "config", "memory"),
     ("archs",),
     ("graphs",),
-    ("ghn", "nets"),
+    ("ghn", "nets", "tracing"),
     ("executor", "convert", "assembly", "params_io"),
     ("predict", "data", "checkpoints", "parallel", "calibration", "visualization"),
     ("training",),

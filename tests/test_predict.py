@@ -16,10 +16,10 @@ from ppuda_jax.ghn.normalization import bound_bias, bound_norm_scale, kernel_sca
 from ppuda_jax.ghn.tiling import tile_index
 from ppuda_jax.graphs.arch_graph import ArchGraph, Binding
 from ppuda_jax.graphs.batching import pad_graphs
-from ppuda_jax.graphs.param_tree import Unbound
-from ppuda_jax.graphs.trace import trace
 from ppuda_jax.predict import _predictor, predict_params, unsupported_leaves
 from ppuda_jax.primitives import PRIMITIVE_IDS
+from ppuda_jax.tracing.api import trace
+from ppuda_jax.tracing.params import Unbound
 from tests.ghn.networks import canonical, peer_network
 from tests.reference import REFERENCE, needs_reference
 

@@ -25,12 +25,12 @@ from ppuda_jax.ghn.config import GHNConfig
 from ppuda_jax.ghn.loaded import LoadedGHN
 from ppuda_jax.graphs.arch_graph import ArchGraph
 from ppuda_jax.graphs.from_plan import graph_from_plan
-from ppuda_jax.graphs.trace import trace_graph
 from ppuda_jax.nets import norms
 from ppuda_jax.nets.network import Network
 from ppuda_jax.nets.zoo import build_model
 from ppuda_jax.parallel import Topology, jit_sum
 from ppuda_jax.predict import predict_params
+from ppuda_jax.tracing.api import trace_graph
 from ppuda_jax.training.meta_batch import MAX_BLOCK, MetaBatch, build_meta_batch, capacity_of
 from ppuda_jax.training.objective import predict_tables
 

@@ -19,11 +19,11 @@ import numpy as np
 from ppuda_jax.archs.plan import make_plan
 from ppuda_jax.archs.sampling import sample_arch
 from ppuda_jax.graphs.arch_graph import ArchGraph
-from ppuda_jax.graphs.trace import trace_graph
 from ppuda_jax.nets.zoo import build_model
-from tests.graphs import modern_models, plain_models, third_party_models
-from tests.graphs.test_trace_networks import SPLITS, abstract_params, trace_plan
+from ppuda_jax.tracing.api import trace_graph
 from tests.nets.test_zoo import SIZES, abstract
+from tests.tracing import modern_models, plain_models, third_party_models
+from tests.tracing.test_networks import SPLITS, abstract_params, trace_plan
 
 FILE = Path(__file__).with_name("traces.json")
 CASES = {**plain_models.CASES, **modern_models.CASES, **third_party_models.CASES}

@@ -10,12 +10,12 @@ import pytest
 
 from ppuda_jax.convert import load_torch_ghn
 from ppuda_jax.graphs.from_plan import graph_from_plan
-from ppuda_jax.graphs.trace import trace
 from ppuda_jax.nets.zoo import build_model
 from ppuda_jax.nets.zoo.norm import BatchNorm
 from ppuda_jax.predict import predict_params
-from tests.graphs.test_trace_networks import abstract_params
+from ppuda_jax.tracing.api import trace
 from tests.reference import REFERENCE, needs_reference
+from tests.tracing.test_networks import abstract_params
 
 # name: (image size, classes, parameters, nodes, one-hop edges, all edges)
 SIZES = {

@@ -1,15 +1,15 @@
 """Recognition of norms, sums and gates where values meet elementwise.
 
-The functions take the `GraphBuilder` and descriptions of values (`graphs.values`), create the
+The functions take the `GraphBuilder` and descriptions of values (`tracing.values`), create the
 nodes that the vocabulary asks for, and return the description of the result.
 """
 
 import dataclasses
 
-from ppuda_jax.graphs import pools
-from ppuda_jax.graphs.builder import GraphBuilder
-from ppuda_jax.graphs.tokens import position, refuse_others
-from ppuda_jax.graphs.values import (
+from ppuda_jax.tracing.builder import GraphBuilder
+from ppuda_jax.tracing.patterns import pools
+from ppuda_jax.tracing.patterns.tokens import position, refuse_others
+from ppuda_jax.tracing.values import (
     Act,
     Const,
     Fresh,

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from ppuda_jax.graphs.arch_graph import ArchGraph, Binding
-from ppuda_jax.graphs.layout import Digit, View, complete_digits
-from ppuda_jax.graphs.param_tree import ParamTree, Unbound
 from ppuda_jax.primitives import PRIMITIVE_IDS
+from ppuda_jax.tracing.params import ParamTree, Unbound
+from ppuda_jax.tracing.views import Digit, View, complete_digits
 
 INPUT = 0
 """The node of the network's input."""

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ppuda_jax.graphs.values import Const
+from ppuda_jax.tracing.values import Const
 
 _SMALL = 4096
 

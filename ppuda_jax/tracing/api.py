@@ -1,9 +1,9 @@
 """`trace`: any JAX function to a graph, from its jaxpr alone.
 
 The function is traced on abstract values (nothing is computed or allocated), its jaxpr is
-walked (`graphs.interpret`) with one rule per primitive (`graphs.jaxpr_rules`), and the nodes
-that are found are closed into an `ArchGraph` (`graphs.builder`). Names of modules and
-parameters play no role. What counts as a node: paper, section 2.1 and appendix A.1.
+walked (`tracing.interpreter`) with one rule per primitive (`tracing.rules`), and the nodes that
+are found are closed into an `ArchGraph` (`tracing.builder`). Names of modules and parameters
+play no role. What counts as a node: paper, section 2.1 and appendix A.1.
 """
 
 import dataclasses
@@ -15,16 +15,16 @@ import jax
 import jraph
 import numpy as np
 
-from ppuda_jax.graphs import patterns
 from ppuda_jax.graphs.arch_graph import ArchGraph
-from ppuda_jax.graphs.builder import INPUT, GraphBuilder
-from ppuda_jax.graphs.constants import constant
-from ppuda_jax.graphs.elementwise_rules import default
-from ppuda_jax.graphs.interpret import Interpreter
-from ppuda_jax.graphs.jaxpr_rules import RULES
-from ppuda_jax.graphs.layout import View
-from ppuda_jax.graphs.param_tree import ParamTree, is_array, param_tree
-from ppuda_jax.graphs.values import Act, Const, Weight, axis_labels
+from ppuda_jax.tracing.builder import INPUT, GraphBuilder
+from ppuda_jax.tracing.constants import constant
+from ppuda_jax.tracing.interpreter import Interpreter
+from ppuda_jax.tracing.params import ParamTree, is_array, param_tree
+from ppuda_jax.tracing.patterns import norms
+from ppuda_jax.tracing.rules.elementwise import default
+from ppuda_jax.tracing.rules.reductions import RULES
+from ppuda_jax.tracing.values import Act, Const, Weight, axis_labels
+from ppuda_jax.tracing.views import View
 
 _DATA_DEPENDENT = (
     jax.errors.ConcretizationTypeError,
@@ -159,7 +159,7 @@ def _interpret(closed, tree: ParamTree, num_state: int, shape, source) -> ArchGr
             "the result of apply_fn does not depend on the inputs: check that the function "
             "uses its second argument."
         )
-    sources = patterns.sources(graph, output)
+    sources = norms.sources(graph, output)
     classes = int(shape[-1]) if len(shape) in (1, 2) else None
     return graph.finish(sources, classes, source)
 

@@ -3,11 +3,10 @@
 import dataclasses
 import math
 
-from ppuda_jax.graphs import patterns, pools
-from ppuda_jax.graphs.elementwise_rules import default, flatten_joined, output_shape
-from ppuda_jax.graphs.interpret import Interpreter
-from ppuda_jax.graphs.layout import filler
-from ppuda_jax.graphs.values import (
+from ppuda_jax.tracing.interpreter import Interpreter
+from ppuda_jax.tracing.patterns import norms, pools
+from ppuda_jax.tracing.rules.elementwise import default, flatten_joined, output_shape
+from ppuda_jax.tracing.values import (
     Act,
     Const,
     Joined,
@@ -20,6 +19,7 @@ from ppuda_jax.graphs.values import (
     reshape_labels,
     settle,
 )
+from ppuda_jax.tracing.views import filler
 
 STACKED = "j"
 """Label of an axis along which values were stacked."""
@@ -296,7 +296,7 @@ def join(tracer: Interpreter, ins: list[Value], axis: int, shape) -> Value:
         merged = members[0].plain(labels)
         columns = pools.side_by_side(members)
         return dataclasses.replace(merged, norm=members[0].norm, taps=columns)
-    src = frozenset().union(*(patterns.sources(graph, member) for member in members))
+    src = frozenset().union(*(norms.sources(graph, member) for member in members))
     if len(src) > 1:
         src = frozenset((graph.add("concat", src),))
     return Act(

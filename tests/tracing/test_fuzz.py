@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from jax import lax
 
 from ppuda_jax.graphs.placement import numpy_index
-from ppuda_jax.graphs.trace import trace_graph
+from ppuda_jax.tracing.api import trace_graph
 
 SIZE = 8
 

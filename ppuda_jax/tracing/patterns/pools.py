@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from ppuda_jax.graphs.values import Act, Labels, Pending, Stat, Taps, settle
+from ppuda_jax.tracing.values import Act, Labels, Pending, Stat, Taps, settle
 
 COLUMNS = "columns"
 """`Taps.how` of slices that were concatenated."""

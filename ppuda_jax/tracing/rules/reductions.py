@@ -5,8 +5,10 @@ returns the description of the results. `RULES` is the table; `elementwise_rules
 the rest.
 """
 
-from ppuda_jax.graphs import linear_rules, patterns, pools
-from ppuda_jax.graphs.elementwise_rules import (
+from ppuda_jax.tracing.interpreter import Interpreter
+from ppuda_jax.tracing.patterns import norms, pools
+from ppuda_jax.tracing.rules import products
+from ppuda_jax.tracing.rules.elementwise import (
     LINEAR_UNARY,
     PASSED_ON,
     binary,
@@ -17,9 +19,8 @@ from ppuda_jax.graphs.elementwise_rules import (
     select,
     unary,
 )
-from ppuda_jax.graphs.interpret import Interpreter
-from ppuda_jax.graphs.layout import REPEATED
-from ppuda_jax.graphs.layout_rules import (
+from ppuda_jax.tracing.rules.lookup import gather, update
+from ppuda_jax.tracing.rules.movement import (
     LAYOUT,
     STACKED,
     concatenate,
@@ -29,8 +30,8 @@ from ppuda_jax.graphs.layout_rules import (
     stack,
     unstack,
 )
-from ppuda_jax.graphs.lookup_rules import gather, update
-from ppuda_jax.graphs.values import Act, Const, Joined, Value, Weight, axis_labels, settle
+from ppuda_jax.tracing.values import Act, Const, Joined, Value, Weight, axis_labels, settle
+from ppuda_jax.tracing.views import REPEATED
 
 
 def reduce(tracer: Interpreter, eqn, ins: list[Value]) -> Value:
@@ -87,10 +88,10 @@ def window(tracer: Interpreter, eqn, ins: list[Value]) -> Value:
     )
     extent = (int(spans[0]), int(spans[1]) if len(spans) > 1 else 1)
     if name == "avg" and whole and len(wide) > 1:
-        node = tracer.graph.add("glob_avg", patterns.sources(tracer.graph, value))
+        node = tracer.graph.add("glob_avg", norms.sources(tracer.graph, value))
     else:
         kind = f"{name}_pool"
-        node = tracer.graph.add(kind, patterns.sources(tracer.graph, value), extent)
+        node = tracer.graph.add(kind, norms.sources(tracer.graph, value), extent)
     if whole and len(wide) > 1:
         tracer.graph.squeezes.add(node)
     labels = tuple(
@@ -218,7 +219,7 @@ RULES = {
     "unstack": unstack,
     "concatenate": concatenate,
     "gather": gather,
-    "dot_general": linear_rules.dot_general,
-    "conv_general_dilated": linear_rules.conv,
+    "dot_general": products.dot_general,
+    "conv_general_dilated": products.conv,
 }
 """Rule by primitive name."""

@@ -1,6 +1,6 @@
 """Walks a jaxpr, through nested ones, and hands every equation to the rule of its primitive.
 
-Nothing is computed: values are descriptions (`graphs.values`). Calls are entered, loops over
+Nothing is computed: values are descriptions (`tracing.values`). Calls are entered, loops over
 stacked parameters are unrolled, other loops are walked once, and equations whose results are
 not used are skipped.
 """
@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
-from ppuda_jax.graphs import patterns, tokens
-from ppuda_jax.graphs.builder import GraphBuilder
-from ppuda_jax.graphs.constants import constant, fold
-from ppuda_jax.graphs.values import Act, Const, Joined, Value, Weight, unknown_labels
+from ppuda_jax.tracing.builder import GraphBuilder
+from ppuda_jax.tracing.constants import constant, fold
+from ppuda_jax.tracing.patterns import norms, tokens
+from ppuda_jax.tracing.values import Act, Const, Joined, Value, Weight, unknown_labels
 
 _MAX_UNROLL = 512
 
@@ -96,7 +96,7 @@ class Interpreter:
         first, second = self.data(first), self.data(second)
         if not isinstance(first, Act) or not isinstance(second, Act):
             return first
-        src = patterns.sources(self.graph, first) | patterns.sources(self.graph, second)
+        src = norms.sources(self.graph, first) | norms.sources(self.graph, second)
         return Act(
             src,
             first.labels,

@@ -10,8 +10,8 @@ import pytest
 from jax import lax
 
 from ppuda_jax.graphs.placement import numpy_index
-from ppuda_jax.graphs.trace import trace, trace_graph
-from tests.graphs import modern_models, plain_models, third_party_models
+from ppuda_jax.tracing.api import trace, trace_graph
+from tests.tracing import modern_models, plain_models, third_party_models
 
 CASES = {**plain_models.CASES, **modern_models.CASES, **third_party_models.CASES}
 

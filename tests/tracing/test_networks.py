@@ -14,9 +14,9 @@ import pytest
 from ppuda_jax.archs.plan import make_plan
 from ppuda_jax.archs.sampling import sample_arch
 from ppuda_jax.graphs.from_plan import graph_from_plan
-from ppuda_jax.graphs.trace import trace_graph
 from ppuda_jax.nets import lowering
 from ppuda_jax.nets.network import Network
+from ppuda_jax.tracing.api import trace_graph
 
 SPLITS = ("train", "val", "test", "wide", "deep", "dense", "bnfree")
 COUNT = int(os.environ.get("PPUDA_TRACED_NETS", "3"))

@@ -2,9 +2,9 @@
 
 import dataclasses
 
-from ppuda_jax.graphs import patterns
-from ppuda_jax.graphs.interpret import Interpreter, enter_unknown
-from ppuda_jax.graphs.values import Act, Const, Joined, Value, Weight, settle, unknown_labels
+from ppuda_jax.tracing.interpreter import Interpreter, enter_unknown
+from ppuda_jax.tracing.patterns import norms
+from ppuda_jax.tracing.values import Act, Const, Joined, Value, Weight, settle, unknown_labels
 
 _ROOTS = ("rsqrt", "sqrt", "pow", "integer_pow", "cbrt")
 _IDENTITY = (
@@ -50,7 +50,7 @@ def default(tracer: Interpreter, eqn, ins: list[Value]) -> Value | list[Value]:
             )
     act = acts[0]
     for other in acts[1:]:
-        act = patterns.combine(tracer.graph, eqn.primitive.name, act, other)
+        act = norms.combine(tracer.graph, eqn.primitive.name, act, other)
     act = settle(act)
     if act.shape != shape:
         return _others(eqn, act)
@@ -118,7 +118,7 @@ def binary(tracer: Interpreter, eqn, ins: list[Value]) -> Value:
     name = eqn.primitive.name
     first, second = ins
     if isinstance(first, Act) and isinstance(second, Act):
-        return patterns.combine(tracer.graph, name, first, second)
+        return norms.combine(tracer.graph, name, first, second)
     if isinstance(first, Act) or isinstance(second, Act):
         act, other = (first, second) if isinstance(first, Act) else (second, first)
         if isinstance(other, Const):
@@ -131,7 +131,7 @@ def binary(tracer: Interpreter, eqn, ins: list[Value]) -> Value:
 
 
 def _with_const(name: str, act: Act, const: Const, const_first: bool) -> Act:
-    act = patterns.const_scale(act, const)
+    act = norms.const_scale(act, const)
     if act.stat is not None and (name == "pow" or (name == "div" and const_first)):
         return dataclasses.replace(act, stat=dataclasses.replace(act.stat, root=True))
     if name in ("add", "sub", "mul", "div", "add_any"):
@@ -155,38 +155,38 @@ def _with_weight(tracer: Interpreter, eqn, act: Act, weight: Value, weight_first
         if use is not None and graph.nodes[use.node].kind == "pos_enc":
             same = tracer.data(weight, act.labels if weight.shape == act.shape else None)
             pair = (same, act) if weight_first else (act, same)
-            return patterns.combine(graph, name, *pair)
+            return norms.combine(graph, name, *pair)
     if not act.from_input and isinstance(weight, Weight):
         leaf_shape = graph.tree.shapes[weight.view.leaf]
         if len(leaf_shape) > 1 and weight.shape == leaf_shape == act.shape:
             graph.refuse_behind(act.src, "an adapter that is added to another parameter")
             return weight
     if isinstance(weight, Joined):
-        if name in patterns.ADDITIVE + patterns.MULTIPLICATIVE:
+        if name in norms.ADDITIVE + norms.MULTIPLICATIVE:
             return _with_joined(tracer, eqn, act, weight)
         return default(tracer, eqn, [act, weight])
     act = settle(act) if act.taps is None or act.taps.how else act
-    if name in patterns.ADDITIVE:
+    if name in norms.ADDITIVE:
         if name == "sub" and weight_first and act.stat is not None:
-            return patterns.shift(graph, act, weight, "add")
-        return patterns.shift(graph, act, weight, name)
+            return norms.shift(graph, act, weight, "add")
+        return norms.shift(graph, act, weight, name)
     if name == "mul" or (name == "div" and not weight_first):
         if name == "mul" and act.taps is not None and weight.view.fixed:
-            tapped = patterns.tap(graph, act, weight)
+            tapped = norms.tap(graph, act, weight)
             if tapped is not None:
                 return tapped
-        return patterns.scale(graph, dataclasses.replace(act, taps=None), weight)
+        return norms.scale(graph, dataclasses.replace(act, taps=None), weight)
     return default(tracer, eqn, [act, weight])
 
 
 def _with_joined(tracer: Interpreter, eqn, act: Act, joined: Joined) -> Act:
     """A concatenated bias or scale: one node for each part."""
     nodes: frozenset = frozenset()
-    meet = patterns.shift if eqn.primitive.name in patterns.ADDITIVE else patterns.scale
-    base = Act(patterns.sources(tracer.graph, act), act.labels)
+    meet = norms.shift if eqn.primitive.name in norms.ADDITIVE else norms.scale
+    base = Act(norms.sources(tracer.graph, act), act.labels)
     for part in joined.parts:
-        result = meet(tracer.graph, base, part, *(("add",) if meet is patterns.shift else ()))
-        nodes |= patterns.sources(tracer.graph, result)
+        result = meet(tracer.graph, base, part, *(("add",) if meet is norms.shift else ()))
+        nodes |= norms.sources(tracer.graph, result)
     return Act(nodes, act.labels, from_input=act.from_input)
 
 
@@ -212,7 +212,7 @@ def select(tracer: Interpreter, eqn, ins: list[Value]) -> Value:
             return act
     act = acts[0]
     for other in acts[1:]:
-        act = patterns.combine(graph, "select", act, other)
+        act = norms.combine(graph, "select", act, other)
     act = settle(act)
     return act if len(acts) == 1 else dataclasses.replace(act, norm=None, fresh=None)
 

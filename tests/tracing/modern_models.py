@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from tests.graphs.plain_models import HEAD, IMAGE, TOKEN_HEAD, TOKENS, conv, head, s
+from tests.tracing.plain_models import HEAD, IMAGE, TOKEN_HEAD, TOKENS, conv, head, s
 
 CASES = {}
 

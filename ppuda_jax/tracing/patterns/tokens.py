@@ -1,8 +1,8 @@
 """Parameters that are used as data: positional encodings, class tokens, learnt queries."""
 
-from ppuda_jax.graphs.builder import GraphBuilder
-from ppuda_jax.graphs.layout import Axis
-from ppuda_jax.graphs.values import Act, Labels, Weight, axis_labels
+from ppuda_jax.tracing.builder import GraphBuilder
+from ppuda_jax.tracing.values import Act, Labels, Weight, axis_labels
+from ppuda_jax.tracing.views import Axis
 
 
 def token(graph: GraphBuilder, weight: Weight, labels: Labels | None = None) -> Act:

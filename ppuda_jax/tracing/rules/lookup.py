@@ -4,11 +4,12 @@ import dataclasses
 
 import numpy as np
 
-from ppuda_jax.graphs import linear_rules, patterns
-from ppuda_jax.graphs.elementwise_rules import default, flatten_joined, output_shape
-from ppuda_jax.graphs.interpret import Interpreter
-from ppuda_jax.graphs.layout_rules import resized, windows
-from ppuda_jax.graphs.values import (
+from ppuda_jax.tracing.interpreter import Interpreter
+from ppuda_jax.tracing.patterns import norms
+from ppuda_jax.tracing.rules import products
+from ppuda_jax.tracing.rules.elementwise import default, flatten_joined, output_shape
+from ppuda_jax.tracing.rules.movement import resized, windows
+from ppuda_jax.tracing.values import (
     Act,
     Const,
     Joined,
@@ -26,7 +27,7 @@ def gather(tracer: Interpreter, eqn, ins: list[Value]) -> Value:
     if isinstance(table, Joined):
         table = flatten_joined(table)
     if isinstance(table, Weight) and isinstance(index, Act):
-        return linear_rules.embed(tracer, eqn, table, index)
+        return products.embed(tracer, eqn, table, index)
     if isinstance(table, Weight):
         return table.map(lambda v: _gathered(eqn, v, index, numbers, shape))
     if isinstance(table, Act):
@@ -41,7 +42,7 @@ def gather(tracer: Interpreter, eqn, ins: list[Value]) -> Value:
             labels[target] = resized(act.labels[i], shape[target])
         result = act.plain(tuple(labels))
         if isinstance(index, Act):
-            return patterns.combine(tracer.graph, "gather", result, index.plain(result.labels))
+            return norms.combine(tracer.graph, "gather", result, index.plain(result.labels))
         return result
     return default(tracer, eqn, ins)
 

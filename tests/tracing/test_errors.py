@@ -7,7 +7,7 @@ import jraph
 import pytest
 
 from ppuda_jax.graphs.arch_graph import ArchGraph
-from ppuda_jax.graphs.trace import check_apply_fn, trace, trace_graph
+from ppuda_jax.tracing.api import check_apply_fn, trace, trace_graph
 
 X = jax.ShapeDtypeStruct((2, 4), jnp.float32)
 W = {"w": jax.ShapeDtypeStruct((4, 3), jnp.float32)}

@@ -8,9 +8,8 @@ contracted.
 import dataclasses
 import math
 
-from ppuda_jax.graphs import patterns, pools
-from ppuda_jax.graphs.layout import UNKNOWN, Axis, Digit, View, filler
-from ppuda_jax.graphs.values import (
+from ppuda_jax.tracing.patterns import norms, pools
+from ppuda_jax.tracing.values import (
     Act,
     Const,
     Joined,
@@ -22,6 +21,7 @@ from ppuda_jax.graphs.values import (
     settle,
     unknown_labels,
 )
+from ppuda_jax.tracing.views import UNKNOWN, Axis, Digit, View, filler
 
 
 def dot_general(tracer, eqn, ins: list[Value]) -> Value:
@@ -118,7 +118,7 @@ def _scaled(tracer, act, weight, act_side, weight_side, data_first) -> Act:
             .broadcast(shape, range(count))
         )
     )
-    result = patterns.scale(tracer.graph, dataclasses.replace(act, labels=labels), scaled)
+    result = norms.scale(tracer.graph, dataclasses.replace(act, labels=labels), scaled)
     extra = [()] * (len(weight.view.axes) - count - len(weight_side[0]))
     dropped = set(act_side[0])
     kept = [
@@ -134,10 +134,10 @@ def _joined_dense(tracer, act, joined, act_side, weight_side, data_first) -> Act
     """Kernels side by side (or stacked): one node each."""
     src: frozenset = frozenset()
     act = settle(act)
-    base = Act(patterns.sources(tracer.graph, act), act.labels, from_input=act.from_input)
+    base = Act(norms.sources(tracer.graph, act), act.labels, from_input=act.from_input)
     for part in joined.parts:
         result = _dense(tracer, base, part, act_side, weight_side, data_first)
-        src |= patterns.sources(tracer.graph, result)
+        src |= norms.sources(tracer.graph, result)
     labels = _dense_labels(act, joined, act_side, weight_side, data_first)
     return Act(src, labels, from_input=act.from_input)
 
@@ -184,14 +184,14 @@ def kernel(tracer, act: Act, weight: Weight, kind: str, groups, labels: Labels) 
     graph, view = tracer.graph, weight.view
     result = Act(act.src, labels, from_input=act.from_input)
     if graph.shared(view) is not None:
-        src = patterns.sources(graph, act)
+        src = norms.sources(graph, act)
         return dataclasses.replace(result, src=src)
     if view.coverage <= 1 and not view.leaf_digits and not view.fixed:
         used = [a for a in view.axes if a]
         if used:
             graph.refuse(view.leaf, "transformed before its use in a way that is not followed")
-            return dataclasses.replace(result, src=patterns.sources(graph, act))
-    node = graph.add(kind, patterns.sources(graph, act))
+            return dataclasses.replace(result, src=norms.sources(graph, act))
+    node = graph.add(kind, norms.sources(graph, act))
     graph.bind(node, "kernel", view, groups)
     result = dataclasses.replace(result, src=frozenset((node,)))
     return _gains(graph, result, weight)
@@ -234,9 +234,9 @@ def conv(tracer, eqn, ins: list[Value]) -> Value:
     for i, axis in enumerate(out[2:]):
         labels[axis] = (Label(f"s{i}", shape[axis]),)
     if not isinstance(weight, Weight):
-        src = patterns.sources(tracer.graph, data)
+        src = norms.sources(tracer.graph, data)
         if isinstance(weight, Act):
-            src |= patterns.sources(tracer.graph, weight)
+            src |= norms.sources(tracer.graph, weight)
         return Act(src, tuple(labels), from_input=data.from_input)
     spec = [int(i) for i in numbers.rhs_spec]
     view = weight.view
@@ -292,7 +292,7 @@ def _two_data(tracer, first: Act, second: Act, sides) -> Act:
     first, second = settle(first), settle(second)
     labels = _product_labels(first.labels, second.labels, sides)
     from_input = first.from_input or second.from_input
-    src = patterns.sources(graph, first) | patterns.sources(graph, second)
+    src = norms.sources(graph, first) | norms.sources(graph, second)
     if not src:
         return Act(src, labels, from_input=from_input)
     over_space = any(

@@ -1,6 +1,6 @@
 """What the tracer knows about a value of a jaxpr: a constant, a parameter, or data.
 
-Legend: a *node* is a number into the list of `graphs.builder.GraphBuilder`; a *source* of a
+Legend: a *node* is a number into the list of `tracing.builder.GraphBuilder`; a *source* of a
 value is a node from which it can be computed through operations outside the vocabulary.
 """
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ppuda_jax.graphs.layout import View, regroup
+from ppuda_jax.tracing.views import View, regroup
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

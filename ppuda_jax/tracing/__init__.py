@@ -1,0 +1,1 @@
+"""Any JAX function to an architecture graph, from its jaxpr alone."""

@@ -1,0 +1,1 @@
+"""What the vocabulary recognises in data: norms, gates, attention, tokens, pools."""

@@ -1,0 +1,1 @@
+"""What each primitive does to the description of a value, by family."""
