@@ -28,13 +28,33 @@ _STEM_PATHS = {
 class OpLike(Protocol):
     """What of an operation decides its parameters (see `archs.plan.Op`)."""
 
-    kind: str
-    name: str
-    c_in: int
-    c_out: int
-    h_out: int
-    kernel: int
-    norm: bool
+    @property
+    def kind(self) -> str:
+        """See `archs.plan.Op`."""
+
+    @property
+    def name(self) -> str:
+        """See `archs.plan.Op`."""
+
+    @property
+    def c_in(self) -> int:
+        """See `archs.plan.Op`."""
+
+    @property
+    def c_out(self) -> int:
+        """See `archs.plan.Op`."""
+
+    @property
+    def h_out(self) -> int:
+        """See `archs.plan.Op`."""
+
+    @property
+    def kernel(self) -> int:
+        """See `archs.plan.Op`."""
+
+    @property
+    def norm(self) -> bool:
+        """See `archs.plan.Op`."""
 
 
 # One row per tensor: (Flax module, torch module, shape, role). Norms add two rows.

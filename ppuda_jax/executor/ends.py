@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from ppuda_jax.executor.columns import HeadCode, StemCode
 from ppuda_jax.executor.layout import STEM_KERNELS, Variant
 from ppuda_jax.nets import norms, ops
 
@@ -68,25 +69,36 @@ class StemMaps(NamedTuple):
     third: jax.Array
 
 
-def run_stem(
-    variant: Variant, params: Stem, stem: jax.Array, gate: jax.Array, images: jax.Array
-) -> tuple[jax.Array, StemMaps]:
+class StemInputs(NamedTuple):
+    """What a stem runs on, besides its parameters.
+
+    Attributes:
+      code: which stem, int32 [] each.
+      gate: float32 [], 1 if the network has norms, else 0.
+      images: [B, S, S, 3].
+    """
+
+    code: StemCode
+    gate: jax.Array
+    images: jax.Array
+
+
+def run_stem(variant: Variant, params: Stem, inputs: StemInputs) -> tuple[jax.Array, StemMaps]:
     """Runs the stem.
 
     Args:
       variant: the class of the network (static).
       params: its parameters.
-      stem: see `program.Program`.
-      gate: 1 if the network has norms, else 0.
-      images: [B, S, S, 3].
+      inputs: what it runs on.
 
     Returns:
       Its outputs [slots, B, H, H, C], and what `pull_stem` needs.
     """
+    code, gate, images = inputs
     none = jnp.zeros((0,), images.dtype)
     if variant.attention:
         return _patches(variant, params.kernel, params.positions, images), StemMaps(*[none] * 4)
-    simple, first = lax.switch(stem[0], _first_convs(variant, images), params.kernel)
+    simple, first = lax.switch(code.kind, _first_convs(variant, images), params.kernel)
     if not _halved(variant):
         maps = _simple_outputs(variant, gate, simple, params.vecs)
         return maps, StemMaps(simple, none, none, none)
@@ -100,31 +112,27 @@ def run_stem(
         second = _second_conv(variant, gate, first, params.mats, params.vecs)
         third = _third_conv(variant, gate, second, params.mats, params.vecs)
         return (
-            _published_outputs(variant, stem, gate, second, third, params.mats, params.vecs),
+            _published_outputs(variant, inputs, second, third, params.mats, params.vecs),
             second,
             third,
         )
 
     _, *shapes = jax.eval_shape(run_published, simple, first)
     zeros = [jnp.zeros(shape.shape, shape.dtype) for shape in shapes]
-    maps, second, third = lax.cond(_is_published(stem), run_published, run_simple, simple, first)
+    maps, second, third = lax.cond(_is_published(code), run_published, run_simple, simple, first)
     return maps, StemMaps(simple, first, second, third)
 
 
 def pull_stem(
-    variant: Variant,
-    params: Stem,
-    stem: jax.Array,
-    gate: jax.Array,
-    images: jax.Array,
-    kept: StemMaps,
-    g: jax.Array,
+    variant: Variant, params: Stem, inputs: StemInputs, kept: StemMaps, g: jax.Array
 ) -> Stem:
     """Cotangents of the parameters, given that of the outputs; see `run_stem`."""
     kernel, positions, mats, vecs = params
+    code, gate, images = inputs
     if variant.attention:
         _, pull = jax.vjp(lambda k, p: _patches(variant, k, p, images), kernel, positions)
-        return Stem(*pull(g), jnp.zeros_like(mats), jnp.zeros_like(vecs))
+        g_kernel, g_positions = pull(g)
+        return Stem(g_kernel, g_positions, jnp.zeros_like(mats), jnp.zeros_like(vecs))
 
     def pull_simple(g):
         _, pull = jax.vjp(lambda x, v: _simple_outputs(variant, gate, x, v), kept.simple, vecs)
@@ -133,7 +141,7 @@ def pull_stem(
 
     def pull_published(g):
         _, last = jax.vjp(
-            functools.partial(_published_outputs, variant, stem, gate),
+            functools.partial(_published_outputs, variant, inputs),
             kept.second,
             kept.third,
             mats,
@@ -148,7 +156,7 @@ def pull_stem(
         return jnp.zeros_like(kept.simple), g_first, *sums
 
     if _halved(variant):
-        *g_maps, g_mats, g_vecs = lax.cond(_is_published(stem), pull_published, pull_simple, g)
+        *g_maps, g_mats, g_vecs = lax.cond(_is_published(code), pull_published, pull_simple, g)
     else:
         *g_maps, g_mats, g_vecs = pull_simple(g)
 
@@ -156,11 +164,12 @@ def pull_stem(
         return jax.vjp(conv, kernel)[1](tuple(g_maps))[0]
 
     pulls = [functools.partial(pull_first, conv) for conv in _first_convs(variant, images)]
-    return Stem(lax.switch(stem[0], pulls, g_maps), jnp.zeros_like(positions), g_mats, g_vecs)
+    g_kernel = lax.switch(code.kind, pulls, g_maps)
+    return Stem(g_kernel, jnp.zeros_like(positions), g_mats, g_vecs)
 
 
-def _is_published(stem: jax.Array) -> jax.Array:
-    return stem[0] >= len(STEM_KERNELS)
+def _is_published(code: StemCode) -> jax.Array:
+    return code.kind >= len(STEM_KERNELS)
 
 
 def _patches(variant: Variant, kernel: jax.Array, positions: jax.Array, images: jax.Array):
@@ -212,42 +221,50 @@ def _third_conv(variant, gate, second, mats, vecs):
     return ops.stem_conv((kernel,), x, stride=2, relu=True)
 
 
-def _published_outputs(variant, stem, gate, second, third, mats, vecs):
+def _published_outputs(variant, inputs, second, third, mats, vecs):
+    code, gate, _ = inputs
     half = variant.width // 2
     x = norms.batch_norm(second, vecs[2], vecs[3], gate)
     halves = mats[18:20, None, None, :, :half].astype(x.dtype)
     reduced = ops.factorized_reduce((halves[0], halves[1], vecs[6], vecs[7], gate), x)
-    x = jnp.where(stem[3] > 0, reduced, ops.subsample((), x))
+    x = jnp.where(code.preprocess > 0, reduced, ops.subsample((), x))
     y = norms.batch_norm(third, vecs[4], vecs[5], gate)
     return padded(jnp.stack([x, y]), variant.stem_slots)
 
 
+class Head(NamedTuple):
+    """Parameters of a head, or their cotangents; see `run.Tables` for the shapes.
+
+    Attributes:
+      hidden: first of two dense layers.
+      hidden_bias: its bias.
+      classifier: last dense layer.
+      classifier_bias: its bias.
+    """
+
+    hidden: jax.Array
+    hidden_bias: jax.Array
+    classifier: jax.Array
+    classifier_bias: jax.Array
+
+
 def head_logits(
-    variant: Variant,
-    hidden: jax.Array,
-    hidden_bias: jax.Array,
-    classifier: jax.Array,
-    classifier_bias: jax.Array,
-    head: jax.Array,
-    states: jax.Array,
-    key: jax.Array | None,
+    variant: Variant, params: Head, code: HeadCode, states: jax.Array, key: jax.Array | None
 ) -> jax.Array:
     """The head: the last cell's states to logits.
 
     Args:
       variant: the class of the network (static).
-      hidden: first of two dense layers, see `run.Tables`.
-      hidden_bias: its bias.
-      classifier: last dense layer.
-      classifier_bias: its bias.
-      head: see `program.Program`.
+      params: its parameters.
+      code: its numbers, int32 [] each.
       states: [slots, B, H, H, C]; those past the network's own are ignored.
       key: PRNG key for the dropout of two-layer heads, or None to leave it out.
 
     Returns:
       Logits [B, K] in the dtype of the parameters.
     """
-    used = jnp.arange(states.shape[0]) < head[1]
+    hidden, hidden_bias, classifier, classifier_bias = params
+    used = jnp.arange(states.shape[0]) < code.states
     states = jnp.where(used[:, None, None, None, None], states, jnp.zeros((), states.dtype))
     x = jnp.concatenate(list(states), axis=-1)
     x = (ops.flatten((), x) if variant.flat else ops.global_pool((), x)).astype(classifier.dtype)
@@ -258,5 +275,5 @@ def head_logits(
 
     rows = classifier.shape[0]
     wide = functools.partial(padded, count=rows)
-    x = lax.cond(head[2] > 1, lambda x: wide(two_layers(x).T), lambda x: wide(x.T), x).T
+    x = lax.cond(code.layers > 1, lambda x: wide(two_layers(x).T), lambda x: wide(x.T), x).T
     return ops.dense((classifier, classifier_bias), x)

@@ -16,11 +16,42 @@ import jax.numpy as jnp
 from jax import lax
 
 from ppuda_jax.executor.branches import pullback
+from ppuda_jax.executor.columns import Instruction
 from ppuda_jax.executor.ends import padded
 from ppuda_jax.executor.layout import Group
 from ppuda_jax.nets.norms import apply_affine, batch_norm_pullback, batch_statistics
 
 Files = Mapping[str, jax.Array]
+
+
+class Weights(NamedTuple):
+    """A table of matrices and a table of vectors, or their gradients.
+
+    Attributes:
+      mats: [T, I, O].
+      vecs: [V, O].
+    """
+
+    mats: jax.Array
+    vecs: jax.Array
+
+
+class Code(NamedTuple):
+    """What the loop of one group runs for one network, forwards or backwards.
+
+    Attributes:
+      lines: int32 [cap, 7], the columns of `Instruction` side by side.
+      length: int32 [], instructions to run.
+      gate: float32 [], 1 if the network has norms, else 0.
+    """
+
+    lines: jax.Array
+    length: jax.Array
+    gate: jax.Array
+
+    def line(self, i: jax.Array) -> Instruction:
+        """Instruction i."""
+        return Instruction.unpack(self.lines[i])
 
 
 class Norms(NamedTuple):
@@ -47,7 +78,7 @@ def write_rows(table: jax.Array, start: jax.Array | int, value: jax.Array) -> ja
     return lax.dynamic_update_slice_in_dim(table, value, start, 0)
 
 
-def _row(table, index):
+def _row(table: jax.Array, index: jax.Array) -> jax.Array:
     return lax.dynamic_index_in_dim(table, index, keepdims=False)
 
 
@@ -61,48 +92,39 @@ def empty_norms(group: Group, files: Files, vecs: jax.Array) -> Norms:
 
 
 def run_group(
-    group: Group,
-    code: jax.Array,
-    count: jax.Array,
-    mats: jax.Array,
-    vecs: jax.Array,
-    gate: jax.Array,
-    files: Files,
-    norms: Norms | None,
+    group: Group, code: Code, weights: Weights, files: Files, norms: Norms | None
 ) -> tuple[Files, Norms | None]:
     """Runs one group.
 
     Args:
       group: its instructions (static).
-      code: int32 [cap, 7], see `program.Program`.
-      count: int32 [], instructions to run.
-      mats: [T, I, O], the table of matrices that it reads.
-      vecs: [V, O], the table of vectors.
-      gate: 1 if the network has norms, else 0.
+      code: the network's part of it.
+      weights: the tables that it reads.
       files: name -> registers.
       norms: where to keep what `pull_group` needs; None to keep nothing.
 
     Returns:
       The files with the target updated, and the norms.
     """
+    mats, vecs = weights
     width = vecs.shape[-1]
 
     def body(i, carry):
         target, norms = carry
         source = target if group.inner else files[group.source]
-        opcode, read, write, slot, norm, mat, vec = code[i]
+        line = code.line(i)
 
         def run(branch, source):
             return branch.apply(
-                read_rows(mats, mat, branch.mats),
-                read_rows(vecs, vec, branch.vecs),
-                read_rows(source, read, branch.sources),
-                gate,
+                read_rows(mats, line.mat, branch.mats),
+                read_rows(vecs, line.vec, branch.vecs),
+                read_rows(source, line.source, branch.sources),
+                code.gate,
             )
 
         def affine(x):
             mean, inverse = batch_statistics(x)
-            scale, bias = read_rows(vecs, vec + norm, 2)
+            scale, bias = read_rows(vecs, line.vec + line.norm, 2)
             gain = inverse * scale
             return mean, inverse, gain, bias - mean * gain
 
@@ -110,62 +132,56 @@ def run_group(
             zeros, ones = jnp.zeros(width, vecs.dtype), jnp.ones(width, vecs.dtype)
             return zeros, ones, ones, zeros
 
-        x = lax.switch(opcode, [functools.partial(run, b) for b in group.branches], source)
-        *statistics, gain, shift = lax.cond((norm >= 0) & (gate > 0), affine, identity, x)
+        x = lax.switch(line.opcode, [functools.partial(run, b) for b in group.branches], source)
+        normed = (line.norm >= 0) & (code.gate > 0)
+        *statistics, gain, shift = lax.cond(normed, affine, identity, x)
         if norms is not None:
             norms = Norms(
-                write_rows(norms.maps, slot, x[None]),
-                write_rows(norms.statistics, slot, jnp.stack(statistics)[None]),
+                write_rows(norms.maps, line.slot, x[None]),
+                write_rows(norms.statistics, line.slot, jnp.stack(statistics)[None]),
             )
         y = apply_affine(x, gain, shift)
-        return write_rows(target, write, read_rows(target, write, 1) + y[None]), norms
+        y = read_rows(target, line.target, 1) + y[None]
+        return write_rows(target, line.target, y), norms
 
-    target, norms = lax.fori_loop(0, count, body, (files[group.target], norms))
+    target, norms = lax.fori_loop(0, code.length, body, (files[group.target], norms))
     return {**files, group.target: target}, norms
 
 
 def pull_group(
     group: Group,
-    code: jax.Array,
-    count: jax.Array,
-    mats: jax.Array,
-    vecs: jax.Array,
-    gate: jax.Array,
-    files: Files,
-    norms: Norms,
+    code: Code,
+    weights: Weights,
+    kept: tuple[Files, Norms],
     cotangents: Files,
-    g_mats: jax.Array,
-    g_vecs: jax.Array,
-) -> tuple[Files, jax.Array, jax.Array]:
+    gradient: Weights,
+) -> tuple[Files, Weights]:
     """Walks one group backwards.
 
     Args:
       group: its instructions (static).
-      code: int32 [cap', 7], its gradient instructions.
-      count: int32 [], how many.
-      mats: [T, I, O], the table of matrices that it reads.
-      vecs: [V, O], the table of vectors.
-      gate: 1 if the network has norms, else 0.
-      files: name -> registers after the forward pass.
-      norms: what `run_group` kept.
+      code: its gradient instructions.
+      weights: the tables that it reads.
+      kept: the files after the forward pass, and the norms that `run_group` kept.
       cotangents: name -> cotangents of the registers.
-      g_mats: [T, I, O], gradient of the table of matrices so far.
-      g_vecs: [V, O], gradient of the table of vectors so far.
+      gradient: of `weights`, so far.
 
     Returns:
-      Cotangents with those of the source added, and both gradients with their rows written.
+      Cotangents with those of the source added, and the gradient with its rows written.
     """
+    files, norms = kept
+    mats, vecs = weights
     source = files[group.source]
     slots = 1 if group.inner else group.max_sources
     most_mats, most_vecs = group.max_mats, group.max_vecs
 
     def run(branch, cotangent, i):
-        _, read, _, _, _, mat, vec = code[i]
+        line = code.line(i)
         gm, gv, gx = pullback(branch)(
-            read_rows(mats, mat, branch.mats),
-            read_rows(vecs, vec, branch.vecs),
-            read_rows(source, read, branch.sources),
-            gate,
+            read_rows(mats, line.mat, branch.mats),
+            read_rows(vecs, line.vec, branch.vecs),
+            read_rows(source, line.source, branch.sources),
+            code.gate,
             cotangent,
         )
         return padded(gm, most_mats), padded(gv, most_vecs), padded(gx, slots)
@@ -175,35 +191,36 @@ def pull_group(
 
     def body(i, carry):
         ct_source, ct_target, gm_table, gv_table = carry
-        opcode, read, write, slot, norm, mat, vec = code[i]
-        cotangent = _row(ct_source if group.inner else ct_target, write)
-        on = (norm >= 0) & (gate > 0)
+        line = code.line(i)
+        cotangent = _row(ct_source if group.inner else ct_target, line.target)
+        on = (line.norm >= 0) & (code.gate > 0)
 
         def through_norm(g):
-            mean, inverse = _row(norms.statistics, slot)
-            scale = _row(vecs, vec + norm)
+            mean, inverse = _row(norms.statistics, line.slot)
+            scale = _row(vecs, line.vec + line.norm)
             g, g_scale, g_bias = batch_norm_pullback(
-                _row(norms.maps, slot), mean, inverse, scale, g
+                _row(norms.maps, line.slot), mean, inverse, scale, g
             )
             return g, jnp.stack([g_scale, g_bias])
 
         cotangent, g_norm = lax.cond(
             on, through_norm, lambda g: (g, jnp.zeros((2, vecs.shape[-1]), vecs.dtype)), cotangent
         )
-        gm, gv, gx = lax.switch(opcode, table, cotangent, i)
-        at = jnp.maximum(norm, 0)
+        gm, gv, gx = lax.switch(line.opcode, table, cotangent, i)
+        at = jnp.maximum(line.norm, 0)
         gv = write_rows(gv, at, read_rows(gv, at, 2) + g_norm)
-        ct_source = write_rows(ct_source, read, read_rows(ct_source, read, slots) + gx)
+        gx = read_rows(ct_source, line.source, slots) + gx
+        ct_source = write_rows(ct_source, line.source, gx)
         return (
             ct_source,
             ct_target,
-            write_rows(gm_table, mat, gm) if most_mats else gm_table,
-            write_rows(gv_table, vec, gv),
+            write_rows(gm_table, line.mat, gm) if most_mats else gm_table,
+            write_rows(gv_table, line.vec, gv),
         )
 
     # An inner group's target is its source; a scalar stands in for it in the carry.
     ct_target = jnp.zeros(()) if group.inner else cotangents[group.target]
     ct_source, ct_target, gm, gv = lax.fori_loop(
-        0, count, body, (cotangents[group.source], ct_target, g_mats, g_vecs)
+        0, code.length, body, (cotangents[group.source], ct_target, *gradient)
     )
-    return {**cotangents, group.source: ct_source}, gm, gv
+    return {**cotangents, group.source: ct_source}, Weights(gm, gv)

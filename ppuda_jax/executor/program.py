@@ -13,10 +13,9 @@ import dataclasses
 import functools
 from collections.abc import Mapping
 
-import numpy as np
-
 from ppuda_jax.archs.op_params import op_params
 from ppuda_jax.archs.plan import Op, Plan
+from ppuda_jax.executor.columns import HeadCode, Instruction, MatRow, StemCode, VecRow
 from ppuda_jax.executor.layout import (
     STEM_KERNELS,
     STEM_MATS,
@@ -35,29 +34,26 @@ class Program:
 
     Attributes:
       variant: the compiled class that runs it.
-      forward: group -> int32 [n, 7]: opcode, source, target, slot of the map before its norm (0
-        without), place of the norm's scale after the first vector (-1 without), first matrix,
-        first vector.
-      backward: group -> int32 [m, 7]: the same, in reverse, and with one line per source inside
-        a file.
-      mat_rows: table -> int32 [rows, 5]: parameter (index into `plan.params`, -1 for unused),
-        tap y, tap x, first input, first output.
-      vec_rows: table -> int32 [rows, 4]: parameter, tap y, tap x, first output.
-      stem: int32 [4]: kind (kernel index, + 3 for the ImageNet style), first matrix, first
-        vector, whether the first cell preprocesses.
-      head: int32 [3]: register and number of the states, number of dense layers.
+      plan: the network.
+      forward: group -> its instructions in order.
+      backward: group -> its gradient instructions: the same, in reverse, and with one per source
+        inside a file.
+      mat_rows: table -> its rows of matrices.
+      vec_rows: table -> its rows of vectors.
+      stem: how the network begins.
+      head: how it ends.
       norm: whether the network has norms.
       registers: file -> registers in use.
     """
 
     variant: Variant
     plan: Plan
-    forward: Mapping[str, np.ndarray]
-    backward: Mapping[str, np.ndarray]
-    mat_rows: Mapping[str, np.ndarray]
-    vec_rows: Mapping[str, np.ndarray]
-    stem: np.ndarray
-    head: np.ndarray
+    forward: Mapping[str, Instruction]
+    backward: Mapping[str, Instruction]
+    mat_rows: Mapping[str, MatRow]
+    vec_rows: Mapping[str, VecRow]
+    stem: StemCode
+    head: HeadCode
     norm: bool
     registers: Mapping[str, int]
 
@@ -87,7 +83,9 @@ class _Compiler:
         self.next_register["s0"] = variant.stem_slots
         # value -> (file, first register, number of registers)
         self.place: dict[int, tuple[str, int, int]] = {}
-        self.code: dict[str, list] = {group.name: [] for group in self.layout.groups}
+        self.code: dict[str, list[tuple[int, int, int, Op | None]]] = {
+            group.name: [] for group in self.layout.groups
+        }
         self.groups = {group.name: group for group in self.layout.groups}
         self.first_param, total = {}, 0
         for op in plan.ops:
@@ -255,12 +253,14 @@ class _Compiler:
         rows = RowTables(self.layout, self.first_param)
         forward, backward = {}, {}
         for group in reversed(self.layout.groups):
-            lines, reverse, norms = [], [], 0
+            lines: list[Instruction] = []
+            reverse: list[Instruction] = []
+            norms = 0
             for opcode, source, target, op in reversed(self.code[group.name]):
                 branch = group.branches[opcode]
                 norms += branch.norm
                 slot, norm = (norms, branch.vecs - 2) if branch.norm else (0, -1)
-                line = (opcode, source, target, slot, norm, *rows.add(group, op))
+                line = Instruction(opcode, source, target, slot, norm, *rows.add(group, op))
                 lines.append(line)
                 reverse += _backward_lines(group, line)
             if norms >= group.norms:
@@ -268,31 +268,30 @@ class _Compiler:
                     f"the executor has room for {group.norms - 1} norms in {group.name}, the "
                     f"network needs {norms}: run the Flax network instead."
                 )
-            forward[group.name] = np.array(lines[::-1], np.int32).reshape(-1, 7)
-            backward[group.name] = np.array(reverse, np.int32).reshape(-1, 7)
+            forward[group.name] = Instruction.stack(lines[::-1])
+            backward[group.name] = Instruction.stack(reverse)
         stem = self.finish_stem(rows)
-        mats, vecs = rows.arrays()
+        mats, vecs = rows.tables()
         value = next(op for op in self.plan.ops if op.cell >= self.plan.config.n_cells).inputs[0]
         _, register, slots = self.place[value]
-        head = np.array([register, slots, max(self.plan.config.fc_layers, 1)], np.int32)
         return Program(
-            self.variant,
-            self.plan,
-            forward,
-            backward,
-            mats,
-            vecs,
-            stem,
-            head,
-            self.plan.config.norm is not None,
-            self.next_register,
+            variant=self.variant,
+            plan=self.plan,
+            forward=forward,
+            backward=backward,
+            mat_rows=mats,
+            vec_rows=vecs,
+            stem=stem,
+            head=HeadCode(register, slots, max(self.plan.config.fc_layers, 1)),
+            norm=self.plan.config.norm is not None,
+            registers=self.next_register,
         )
 
-    def finish_stem(self, rows: RowTables) -> np.ndarray:
+    def finish_stem(self, rows: RowTables) -> StemCode:
         mat, vec = rows.size("s0")
         config = self.plan.config
         if self.variant.attention:
-            return np.array([0, mat, vec, 1], np.int32)
+            return StemCode(kind=0, mat=mat, vec=vec, preprocess=1)
         ops = {op.name: op for op in self.stem_ops}
         kind = STEM_KERNELS.index(config.ks) + (3 if config.stem_type else 0)
         wanted = (
@@ -311,18 +310,20 @@ class _Compiler:
                 op = None
             rows.add_stem(op, mats, vecs)
         rows.pad_stem(mat + STEM_MATS, vec + STEM_VECS)
-        return np.array([kind, mat, vec, int(config.preproc)], np.int32)
+        return StemCode(kind, mat, vec, preprocess=int(config.preproc))
 
 
-def _backward_lines(group: Group, line: tuple[int, ...]) -> list[tuple[int, ...]]:
+def _backward_lines(group: Group, line: Instruction) -> list[Instruction]:
     """Gradient instructions of one instruction.
 
     Inside a file each writes the cotangent of one register, so that the registers of several
     sources need not be neighbours of free ones: a 1x1 over K sources becomes K of one source.
     """
-    opcode, source, target, slot, norm, mat, vec = line
-    branch = group.branches[opcode]
+    branch = group.branches[line.opcode]
     if not group.inner or branch.sources == 1:
         return [line]
     single = group.opcode["conv_1x1"]
-    return [(single, source + k, target, slot, norm, mat + k, vec) for k in range(branch.sources)]
+    return [
+        dataclasses.replace(line, opcode=single, source=line.source + k, mat=line.mat + k)
+        for k in range(branch.sources)
+    ]

@@ -3,6 +3,7 @@
 Legend: `I` and `O` inputs and outputs of a table's matrices, `k` taps.
 """
 
+import dataclasses
 import functools
 from collections.abc import Mapping
 
@@ -10,13 +11,10 @@ import numpy as np
 
 from ppuda_jax.archs.op_params import param_rows
 from ppuda_jax.archs.plan import Op
+from ppuda_jax.executor.columns import MatRow, VecRow
 from ppuda_jax.executor.layout import NORMED, Group, Layout
 
-_NO_MATS, _NO_VECS = np.zeros((0, 5), np.int32), np.zeros((0, 4), np.int32)
-
-
-def _padded(rows: np.ndarray, count: int) -> np.ndarray:
-    return np.pad(rows, ((0, count - len(rows)), (0, 0)), constant_values=-1)
+_NO_MATS, _NO_VECS = MatRow.of([]), VecRow.of([])
 
 
 @functools.lru_cache(maxsize=4096)
@@ -29,12 +27,14 @@ def _row_templates(
     h_out: int,
     block_in: int,
     block_out: int,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of an operation's tensors, as (mats [n, 5], vecs [m, 4]) with local parameter indices.
+) -> tuple[MatRow, VecRow]:
+    """Rows of an operation's tensors, with local parameter indices.
 
     Norms that the network lacks keep their rows, marked -1, so that instructions stay the same.
     """
-    mats, vecs, index = [], [], 0
+    mats: list[tuple[int, ...]] = []
+    vecs: list[tuple[int, ...]] = []
+    index = 0
     with_norm = kind.startswith(NORMED)
     for _, _, shape, role in param_rows(kind, c_in, c_out, kernel, norm or with_norm, h_out):
         absent = role.startswith("norm") and with_norm and not norm
@@ -52,7 +52,7 @@ def _row_templates(
                 for i in range(0, shape[-2], block_in)
                 for o in range(0, shape[-1], block_out)
             ]
-    return (np.array(mats, np.int32).reshape(-1, 5), np.array(vecs, np.int32).reshape(-1, 4))
+    return MatRow.of(mats), VecRow.of(vecs)
 
 
 class RowTables:
@@ -60,8 +60,8 @@ class RowTables:
 
     def __init__(self, layout: Layout, first_param: Mapping[int, int]) -> None:
         self.layout, self.first_param = layout, first_param
-        self.mats: dict[str, list[np.ndarray]] = {name: [] for name in layout.mats}
-        self.vecs: dict[str, list[np.ndarray]] = {name: [] for name in layout.vecs}
+        self.mats: dict[str, list[MatRow]] = {name: [] for name in layout.mats}
+        self.vecs: dict[str, list[VecRow]] = {name: [] for name in layout.vecs}
         self.count = dict.fromkeys(
             [("m", n) for n in layout.mats] + [("v", n) for n in layout.vecs], 0
         )
@@ -83,44 +83,45 @@ class RowTables:
         The biases of its norm start in the middle of the block's vectors, however wide it is.
         """
         width = self.layout.mats["s0"][0]
-        rows = self._rows(op, width, width) if op is not None else (_NO_MATS, _NO_VECS)
-        halves = [_padded(half, vecs // 2) for half in np.split(rows[1], 2)]
-        self._extend("s0", "s0", _padded(rows[0], mats), np.concatenate(halves))
+        found = self._rows(op, width, width) if op is not None else (_NO_MATS, _NO_VECS)
+        middle = len(found[1]) // 2
+        halves = [half.padded(vecs // 2) for half in (found[1][:middle], found[1][middle:])]
+        self._extend("s0", "s0", found[0].padded(mats), VecRow.join(halves))
 
     def pad_stem(self, mats: int, vecs: int) -> None:
         """Fills the stem's block up to fixed totals."""
         self._extend(
             "s0",
             "s0",
-            _padded(_NO_MATS, mats - self.count["m", "s0"]),
-            _padded(_NO_VECS, vecs - self.count["v", "s0"]),
+            _NO_MATS.padded(mats - self.count["m", "s0"]),
+            _NO_VECS.padded(vecs - self.count["v", "s0"]),
         )
 
-    def _rows(self, op: Op, block_in: int, block_out: int) -> tuple[np.ndarray, np.ndarray]:
+    def _rows(self, op: Op, block_in: int, block_out: int) -> tuple[MatRow, VecRow]:
         mats, vecs = _row_templates(
             op.kind, op.c_in, op.c_out, op.kernel, op.norm, op.h_out, block_in, block_out
         )
         if op.kind == "stem_conv" and op.name in ("stem.0", "stem0.0"):
             mats = mats[:0]  # the first convolution has a tensor of its own
         first = self.first_param[op.output]
-        mats, vecs = mats.copy(), vecs.copy()
-        for rows in (mats, vecs):
-            rows[:, 0] = np.where(rows[:, 0] < 0, -1, rows[:, 0] + first)
-        return mats, vecs
 
-    def _extend(self, mat_table: str, vec_table: str, mats: np.ndarray, vecs: np.ndarray) -> None:
+        def of_plan(local: np.ndarray) -> np.ndarray:
+            return np.where(local < 0, -1, local + np.int32(first))
+
+        return (
+            dataclasses.replace(mats, param=of_plan(mats.param)),
+            dataclasses.replace(vecs, param=of_plan(vecs.param)),
+        )
+
+    def _extend(self, mat_table: str, vec_table: str, mats: MatRow, vecs: VecRow) -> None:
         self.mats[mat_table].append(mats)
         self.vecs[vec_table].append(vecs)
         self.count["m", mat_table] += len(mats)
         self.count["v", vec_table] += len(vecs)
 
-    def arrays(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        """Returns the tables as arrays."""
-
-        def join(parts, none):
-            return np.concatenate([none, *parts])
-
+    def tables(self) -> tuple[dict[str, MatRow], dict[str, VecRow]]:
+        """Returns the rows of every table of matrices and of vectors."""
         return (
-            {name: join(parts, _NO_MATS) for name, parts in self.mats.items()},
-            {name: join(parts, _NO_VECS) for name, parts in self.vecs.items()},
+            {name: MatRow.join(parts) for name, parts in self.mats.items()},
+            {name: VecRow.join(parts) for name, parts in self.vecs.items()},
         )

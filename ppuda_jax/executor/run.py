@@ -10,29 +10,45 @@ Legend: `M` networks of a meta-batch, `B` images, `H, W` pixels, `C` channels, `
 classes, `T` and `V` rows of matrices and vectors.
 """
 
+import dataclasses
 import functools
 from collections.abc import Mapping
+from typing import NamedTuple, TypeVar
 
-import chex
 import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
 
-from ppuda_jax.executor.ends import Stem, StemMaps, head_logits, pull_stem, run_stem
+from ppuda_jax.executor.columns import Array, HeadCode, StemCode
+from ppuda_jax.executor.ends import (
+    Head,
+    Stem,
+    StemInputs,
+    StemMaps,
+    head_logits,
+    pull_stem,
+    run_stem,
+)
 from ppuda_jax.executor.groups import (
+    Code,
     Files,
     Norms,
+    Weights,
     empty_norms,
     pull_group,
     read_rows,
     run_group,
     write_rows,
 )
-from ppuda_jax.executor.layout import STEM_MATS, STEM_VECS, Layout, Variant, layout_of
+from ppuda_jax.executor.layout import STEM_MATS, STEM_VECS, Group, Layout, Variant, layout_of
+
+_Tree = TypeVar("_Tree")
+"""Any pytree of arrays."""
 
 
-@chex.dataclass(frozen=True)
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class Tables:
     """Parameters of a meta-batch of programs, as rows.
 
@@ -46,71 +62,103 @@ class Tables:
       classifier: float32 [M, max(F, D), K] and classifier_bias [M, K].
     """
 
-    mats: Mapping[str, jax.Array]
-    vecs: Mapping[str, jax.Array]
-    stem: jax.Array
-    positions: jax.Array
-    hidden: jax.Array
-    hidden_bias: jax.Array
-    classifier: jax.Array
-    classifier_bias: jax.Array
+    mats: Mapping[str, Array]
+    vecs: Mapping[str, Array]
+    stem: Array
+    positions: Array
+    hidden: Array
+    hidden_bias: Array
+    classifier: Array
+    classifier_bias: Array
 
 
-@chex.dataclass(frozen=True)
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class Programs:
     """A meta-batch of programs with absolute row numbers, padded to the groups' caps.
 
     Attributes:
-      forward: group -> int32 [M, cap, 7], see `program.Program`.
+      forward: group -> int32 [M, cap, 7], the columns of `Instruction` side by side.
       forward_count: group -> int32 [M].
       backward: group -> int32 [M, cap', 7].
       backward_count: group -> int32 [M].
-      stem: int32 [M, 4], head: int32 [M, 3] (see `program.Program`).
+      stem: int32 [M] each.
+      head: int32 [M] each.
       norm: float32 [M], 1 where a network has norms.
       registers: file -> int32 [M], registers in use.
     """
 
-    forward: Mapping[str, jax.Array]
-    forward_count: Mapping[str, jax.Array]
-    backward: Mapping[str, jax.Array]
-    backward_count: Mapping[str, jax.Array]
-    stem: jax.Array
-    head: jax.Array
-    norm: jax.Array
-    registers: Mapping[str, jax.Array]
+    forward: Mapping[str, Array]
+    forward_count: Mapping[str, Array]
+    backward: Mapping[str, Array]
+    backward_count: Mapping[str, Array]
+    stem: StemCode
+    head: HeadCode
+    norm: Array
+    registers: Mapping[str, Array]
 
 
-def _stem_of(tables: Tables, own, stem) -> Stem:
-    mats, vecs = tables.mats["s0"], tables.vecs["s0"]
-    return Stem(
-        own[0], own[1], read_rows(mats, stem[1], STEM_MATS), read_rows(vecs, stem[2], STEM_VECS)
-    )
+class _Network(NamedTuple):
+    """One network of a meta-batch.
+
+    Attributes:
+      program: its numbers, without the dimension M.
+      tables: of the whole meta-batch.
+      stem: its own parameters at the beginning.
+      head: its own parameters at the end.
+    """
+
+    program: Programs
+    tables: Tables
+    stem: Stem
+    head: Head
+
+    def weights(self, group: Group) -> Weights:
+        """The tables that a group reads."""
+        return Weights(self.tables.mats[group.mats], self.tables.vecs[group.vecs])
+
+    def forward(self, group: Group) -> Code:
+        """What a group runs."""
+        program, name = self.program, group.name
+        return Code(program.forward[name], program.forward_count[name], program.norm)
+
+    def backward(self, group: Group) -> Code:
+        """What a group runs for the gradient."""
+        program, name = self.program, group.name
+        return Code(program.backward[name], program.backward_count[name], program.norm)
+
+    def stem_inputs(self, images: jax.Array) -> StemInputs:
+        """What the stem runs on."""
+        return StemInputs(self.program.stem, self.program.norm, images)
 
 
-def _fold(key, i):
+def _fold(key: jax.Array | None, i: jax.Array) -> jax.Array | None:
     return None if key is None else jax.random.fold_in(key, i)
 
 
-def _one(tree, i):
-    return jax.tree.map(lambda x: lax.dynamic_index_in_dim(x, i, keepdims=False), tree)
+def _network(tables: Tables, programs: Programs, i: jax.Array) -> _Network:
+    """Network i."""
 
+    def one(tree: _Tree) -> _Tree:
+        return jax.tree.map(lambda x: lax.dynamic_index_in_dim(x, i, keepdims=False), tree)
 
-def _own(tables: Tables, i):
-    """The tensors that belong to network i alone."""
-    return _one(
-        (
-            tables.stem,
-            tables.positions,
-            tables.hidden,
-            tables.hidden_bias,
-            tables.classifier,
-            tables.classifier_bias,
-        ),
-        i,
+    program = one(programs)
+    stem = Stem(
+        one(tables.stem),
+        one(tables.positions),
+        read_rows(tables.mats["s0"], program.stem.mat, STEM_MATS),
+        read_rows(tables.vecs["s0"], program.stem.vec, STEM_VECS),
     )
+    head = Head(
+        one(tables.hidden),
+        one(tables.hidden_bias),
+        one(tables.classifier),
+        one(tables.classifier_bias),
+    )
+    return _Network(program, tables, stem, head)
 
 
-def _empty_files(layout: Layout, images):
+def _empty_files(layout: Layout, images: jax.Array) -> Files:
     return {
         name: jnp.zeros(
             (f.registers, images.shape[0], f.pixels, f.pixels, f.channels), images.dtype
@@ -138,39 +186,29 @@ def _cleared(files: Files, programs: Programs, i):
 
 def _run_forward(
     variant: Variant,
-    layout: Layout,
-    tables: Tables,
-    program: Programs,
-    own,
-    images,
+    network: _Network,
+    images: jax.Array,
     files: Files,
     norms: Mapping[str, Norms] | None,
-) -> tuple[Files, StemMaps, dict[str, Norms | None]]:
+) -> tuple[Files, StemMaps, dict[str, Norms]]:
     """Runs the stem and all groups on cleared files: files, maps of the stem, norms.
 
     Norms are kept in the given buffers, or not at all without.
     """
-    maps, stem_maps = run_stem(
-        variant, _stem_of(tables, own, program.stem), program.stem, program.norm, images
-    )
+    maps, stem_maps = run_stem(variant, network.stem, network.stem_inputs(images))
     files = {**files, "s0": write_rows(files["s0"], 0, maps)}
     kept = {}
-    for group in layout.groups:
-        files, kept[group.name] = run_group(
-            group,
-            program.forward[group.name],
-            program.forward_count[group.name],
-            tables.mats[group.mats],
-            tables.vecs[group.vecs],
-            program.norm,
-            files,
-            norms[group.name] if norms else None,
-        )
+    for group in layout_of(variant).groups:
+        room = norms[group.name] if norms else None
+        files, used = run_group(group, network.forward(group), network.weights(group), files, room)
+        if used is not None:
+            kept[group.name] = used
     return files, stem_maps, kept
 
 
-def _last(variant: Variant, files, head):
-    return lax.dynamic_slice_in_dim(files[f"s{variant.stages - 1}"], head[0], variant.max_concat)
+def _last(variant: Variant, files: Files, head: HeadCode) -> jax.Array:
+    file = files[f"s{variant.stages - 1}"]
+    return lax.dynamic_slice_in_dim(file, head.register, variant.max_concat)
 
 
 def logits(variant: Variant, tables: Tables, programs: Programs, images: jax.Array) -> jax.Array:
@@ -188,18 +226,21 @@ def logits(variant: Variant, tables: Tables, programs: Programs, images: jax.Arr
     return _logits(variant, tables, programs, images, None)
 
 
-def _logits(variant, tables, programs, images, key):
-    layout = layout_of(variant)
-
+def _logits(
+    variant: Variant,
+    tables: Tables,
+    programs: Programs,
+    images: jax.Array,
+    key: jax.Array | None,
+) -> jax.Array:
     def run(files, i):
-        program, own = _one(programs, i), _own(tables, i)
-        files, *_ = _run_forward(
-            variant, layout, tables, program, own, images, _cleared(files, programs, i), None
-        )
-        last = _last(variant, files, program.head)
-        return files, head_logits(variant, *own[2:], program.head, last, _fold(key, i))
+        network = _network(tables, programs, i)
+        files, *_ = _run_forward(variant, network, images, _cleared(files, programs, i), None)
+        code = network.program.head
+        last = _last(variant, files, code)
+        return files, head_logits(variant, network.head, code, last, _fold(key, i))
 
-    files = _empty_files(layout, images)
+    files = _empty_files(layout_of(variant), images)
     return lax.scan(run, files, jnp.arange(programs.norm.shape[0]))[1]
 
 
@@ -247,54 +288,41 @@ def _mean_loss_fwd(variant, tables, programs, images, labels, key, smoothing):
 
     def run(carry, i):
         g_mats, g_vecs, files, cotangents, norms = carry
-        program, own = _one(programs, i), _own(tables, i)
+        network = _network(tables, programs, i)
+        stem, head = network.program.stem, network.program.head
         files, stem_maps, norms = _run_forward(
-            variant, layout, tables, program, own, images, _cleared(files, programs, i), norms
+            variant, network, images, _cleared(files, programs, i), norms
         )
         cotangents = _cleared(cotangents, programs, i)
 
-        def tail(states, *params):
-            out = head_logits(variant, *params, program.head, states, _fold(key, i))
+        def tail(states, params):
+            out = head_logits(variant, params, head, states, _fold(key, i))
             loss, accuracy = _score(out, labels, smoothing)
             return loss / count, (loss, accuracy)
 
-        _, pull, scores = jax.vjp(tail, _last(variant, files, program.head), *own[2:], has_aux=True)
-        g_states, *g_head = pull(jnp.ones(()))
+        states = _last(variant, files, head)
+        _, pull, scores = jax.vjp(tail, states, network.head, has_aux=True)
+        g_states, g_head = pull(jnp.ones(()))
         last = f"s{variant.stages - 1}"
-        g_last = write_rows(cotangents[last], program.head[0], g_states)
-        cotangents = {**cotangents, last: g_last}
+        cotangents = {**cotangents, last: write_rows(cotangents[last], head.register, g_states)}
         for group in reversed(layout.groups):
             m, v = group.mats, group.vecs
-            cotangents, gm, gv = pull_group(
+            cotangents, gradient = pull_group(
                 group,
-                program.backward[group.name],
-                program.backward_count[group.name],
-                tables.mats[m],
-                tables.vecs[v],
-                program.norm,
-                files,
-                norms[group.name],
+                network.backward(group),
+                network.weights(group),
+                (files, norms[group.name]),
                 cotangents,
-                g_mats[m],
-                g_vecs[v],
+                Weights(g_mats[m], g_vecs[v]),
             )
-            g_mats, g_vecs = {**g_mats, m: gm}, {**g_vecs, v: gv}
+            g_mats, g_vecs = {**g_mats, m: gradient.mats}, {**g_vecs, v: gradient.vecs}
 
-        g_stem = pull_stem(
-            variant,
-            _stem_of(tables, own, program.stem),
-            program.stem,
-            program.norm,
-            images,
-            stem_maps,
-            cotangents["s0"][: variant.stem_slots],
-        )
-        g_mats = {**g_mats, "s0": write_rows(g_mats["s0"], program.stem[1], g_stem.mats)}
-        g_vecs = {**g_vecs, "s0": write_rows(g_vecs["s0"], program.stem[2], g_stem.vecs)}
-        return (
-            (g_mats, g_vecs, files, cotangents, norms),
-            (scores, (g_stem.kernel, g_stem.positions, *g_head)),
-        )
+        g_maps = cotangents["s0"][: variant.stem_slots]
+        g_stem = pull_stem(variant, network.stem, network.stem_inputs(images), stem_maps, g_maps)
+        g_mats = {**g_mats, "s0": write_rows(g_mats["s0"], stem.mat, g_stem.mats)}
+        g_vecs = {**g_vecs, "s0": write_rows(g_vecs["s0"], stem.vec, g_stem.vecs)}
+        own = scores, g_stem.kernel, g_stem.positions, g_head
+        return (g_mats, g_vecs, files, cotangents, norms), own
 
     files = _empty_files(layout, images)
     cotangents = jax.tree.map(jnp.zeros_like, files)
@@ -302,18 +330,16 @@ def _mean_loss_fwd(variant, tables, programs, images, labels, key, smoothing):
         group.name: empty_norms(group, files, tables.vecs[group.vecs]) for group in layout.groups
     }
     zeros = jax.tree.map(jnp.zeros_like, (tables.mats, tables.vecs))
-    carry, (scores, g_own) = lax.scan(run, (*zeros, files, cotangents, norms), jnp.arange(count))
+    carry, (scores, g_kernel, g_positions, g_head) = lax.scan(
+        run, (*zeros, files, cotangents, norms), jnp.arange(count)
+    )
     g_mats, g_vecs, *_ = carry
-    stem, positions, hidden, hidden_bias, classifier, classifier_bias = g_own
     gradient = Tables(
         mats=g_mats,
         vecs=g_vecs,
-        stem=stem,
-        positions=positions,
-        hidden=hidden,
-        hidden_bias=hidden_bias,
-        classifier=classifier,
-        classifier_bias=classifier_bias,
+        stem=g_kernel,
+        positions=g_positions,
+        **g_head._asdict(),
     )
     losses, accuracies = scores
     return (jnp.mean(losses), {"loss": losses, "accuracy": accuracies}), gradient

@@ -7,15 +7,18 @@ Legend: `M` networks, `T` and `V` rows of matrices and vectors, `I, O` channels.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
+from ppuda_jax.executor.columns import Columns, HeadCode, Instruction, MatRow, StemCode, VecRow
 from ppuda_jax.executor.layout import STEM_MATS, STEM_VECS, Group, Variant, layout_of
 from ppuda_jax.executor.program import Program
 from ppuda_jax.executor.run import Programs, Tables
 from ppuda_jax.executor.variants import UnsupportedPlanError
+
+_Code = TypeVar("_Code", Instruction, StemCode)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,27 +79,21 @@ def stack_programs(programs: Sequence[Program]) -> Programs:
     layout = layout_of(programs[0].variant)
     first_mat = {name: _starts(p.mat_rows[name] for p in programs) for name in layout.mats}
     first_vec = {name: _starts(p.vec_rows[name] for p in programs) for name in layout.vecs}
-    forward, backward, counts = {}, {}, ({}, {})
-    for group in layout.groups:
-        for code, kind, cap, out in (
-            (forward, "forward", group.cap, counts[0]),
-            (backward, "backward", 2 * group.cap, counts[1]),
-        ):
-            lines = [getattr(p, kind)[group.name] for p in programs]
-            out[group.name] = np.array([len(x) for x in lines], np.int32)
-            code[group.name] = _absolute(
-                group, lines, cap, first_mat[group.mats], first_vec[group.vecs]
-            )
-    stem = np.stack([p.stem for p in programs])
-    stem[:, 1] += first_mat["s0"]
-    stem[:, 2] += first_vec["s0"]
+
+    def absolute(group: Group, codes: list[Instruction], cap: int) -> np.ndarray:
+        starts = zip(codes, first_mat[group.mats], first_vec[group.vecs], strict=True)
+        return _packed(group, [_moved(code, mat, vec) for code, mat, vec in starts], cap)
+
+    forward = {g.name: [p.forward[g.name] for p in programs] for g in layout.groups}
+    backward = {g.name: [p.backward[g.name] for p in programs] for g in layout.groups}
+    stems = zip(programs, first_mat["s0"], first_vec["s0"], strict=True)
     return Programs(
-        forward=forward,
-        forward_count=counts[0],
-        backward=backward,
-        backward_count=counts[1],
-        stem=stem,
-        head=np.stack([p.head for p in programs]),
+        forward={g.name: absolute(g, forward[g.name], g.cap) for g in layout.groups},
+        forward_count={name: _lengths(codes) for name, codes in forward.items()},
+        backward={g.name: absolute(g, backward[g.name], 2 * g.cap) for g in layout.groups},
+        backward_count={name: _lengths(codes) for name, codes in backward.items()},
+        stem=StemCode.stack([_moved(p.stem, mat, vec) for p, mat, vec in stems]),
+        head=HeadCode.stack([p.head for p in programs]),
         norm=np.array([p.norm for p in programs], np.float32),
         registers={
             name: np.array([p.registers[name] for p in programs], np.int32) for name in layout.files
@@ -104,23 +101,30 @@ def stack_programs(programs: Sequence[Program]) -> Programs:
     )
 
 
-def _starts(tables) -> np.ndarray:
-    sizes = [len(rows) for rows in tables]
-    return np.cumsum([0, *sizes[:-1]]).astype(np.int32)
+def _lengths(parts: Iterable[Columns]) -> np.ndarray:
+    return np.array([len(part) for part in parts], np.int32)
 
 
-def _absolute(group: Group, lines, cap: int, mats: np.ndarray, vecs: np.ndarray) -> np.ndarray:
-    longest = max(len(x) for x in lines)
+def _starts(tables: Iterable[Columns]) -> np.ndarray:
+    return np.cumsum([0, *_lengths(tables)[:-1]]).astype(np.int32)
+
+
+def _moved(code: _Code, mats: np.int32, vecs: np.int32) -> _Code:
+    """Code whose rows begin at those of a meta-batch's tables."""
+    return dataclasses.replace(code, mat=code.mat + mats, vec=code.vec + vecs)
+
+
+def _packed(group: Group, codes: Sequence[Instruction], cap: int) -> np.ndarray:
+    """Instructions int32 [M, cap, 7], with zeros past each network's own."""
+    longest = max(map(len, codes))
     if longest > cap:
         raise UnsupportedPlanError(
             f"group {group.name} has room for {cap} instructions, a "
             f"network needs {longest}: run its Flax network instead."
         )
-    out = np.zeros((len(lines), cap, lines[0].shape[1]), np.int32)
-    for i, code in enumerate(lines):
-        out[i, : len(code)] = code
-        out[i, : len(code), -2] += mats[i]
-        out[i, : len(code), -1] += vecs[i]
+    out = np.zeros((len(codes), cap, len(codes[0].columns)), np.int32)
+    for row, code in zip(out, codes, strict=True):
+        row[: len(code)] = code.packed()
     return out
 
 
@@ -176,11 +180,11 @@ def pack_params(
     for index, (program, tree) in enumerate(zip(programs, params, strict=True)):
         leaves = [_leaf(tree, spec.path) for spec in program.plan.params]
         for name, rows in program.mat_rows.items():
-            _fill_mats(tables.mats[name], mat_start[name], rows, leaves)
-            mat_start[name] += len(rows)
-        for name, rows in program.vec_rows.items():
-            _fill_vecs(tables.vecs[name], vec_start[name], rows, leaves)
-            vec_start[name] += len(rows)
+            start, mat_start[name] = mat_start[name], mat_start[name] + len(rows)
+            _fill_mats(tables.mats[name][start : mat_start[name]], rows, leaves)
+        for name, vectors in program.vec_rows.items():
+            start, vec_start[name] = vec_start[name], vec_start[name] + len(vectors)
+            _fill_vecs(tables.vecs[name][start : vec_start[name]], vectors, leaves)
         _fill_own(tables, index, program, leaves)
     return tables
 
@@ -191,22 +195,22 @@ def _leaf(tree: Any, path: tuple[str, ...]) -> np.ndarray:
     return np.asarray(tree, np.float32)
 
 
-def _fill_mats(table: np.ndarray, start: int, rows: np.ndarray, leaves: list) -> None:
-    for row, (param, y, x, i, o) in enumerate(rows, start):
-        if param >= 0:
-            leaf = leaves[param]
-            leaf = leaf[y, x] if leaf.ndim == 4 else leaf
-            block = leaf[i : i + table.shape[1], o : o + table.shape[2]]
-            table[row, : block.shape[0], : block.shape[1]] = block
+def _fill_mats(table: np.ndarray, rows: MatRow, leaves: list[np.ndarray]) -> None:
+    for out, row in zip(table, rows, strict=True):
+        if row.param >= 0:
+            leaf = leaves[row.param]
+            leaf = leaf[row.tap_y, row.tap_x] if leaf.ndim == 4 else leaf
+            block = leaf[row.first_in :, row.first_out :][: out.shape[0], : out.shape[1]]
+            out[: block.shape[0], : block.shape[1]] = block
 
 
-def _fill_vecs(table: np.ndarray, start: int, rows: np.ndarray, leaves: list) -> None:
-    for row, (param, y, x, o) in enumerate(rows, start):
-        if param >= 0:
-            leaf = leaves[param]
-            leaf = leaf[y, x, 0] if leaf.ndim == 4 else leaf
-            block = leaf[o : o + table.shape[1]]
-            table[row, : block.shape[0]] = block
+def _fill_vecs(table: np.ndarray, rows: VecRow, leaves: list[np.ndarray]) -> None:
+    for out, row in zip(table, rows, strict=True):
+        if row.param >= 0:
+            leaf = leaves[row.param]
+            leaf = leaf[row.tap_y, row.tap_x, 0] if leaf.ndim == 4 else leaf
+            block = leaf[row.first_out :][: out.shape[0]]
+            out[: block.shape[0]] = block
 
 
 def _fill_own(tables: Tables, index: int, program: Program, leaves: list) -> None:

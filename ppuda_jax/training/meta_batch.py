@@ -227,8 +227,8 @@ class _Builder:
             start = 0
             for b, program in enumerate(self.programs):
                 table = program.mat_rows[name]
-                used = np.flatnonzero(table[:, 0] >= 0)
-                param, y, x, i, o = table[used].T
+                used = np.flatnonzero(table.param >= 0)
+                param, y, x, i, o = table[used].columns
                 source = self.feature_rows(b, param, y, x, _single_tap(program.plan))
                 found.append(
                     np.stack(
@@ -272,8 +272,8 @@ class _Builder:
                 rows = program.vec_rows[name]
                 self.check(name, start + len(rows), capacity - spill(self.variant)[1][name])
                 kinds = _vector_kinds(program.plan)
-                used = np.flatnonzero(rows[:, 0] >= 0)
-                param, y, x, o = rows[used].T
+                used = np.flatnonzero(rows.param >= 0)
+                param, y, x, o = rows[used].columns
                 kind = kinds[param]
                 node = self.nodes[b][param]
                 value = 1 + 2 * node + np.maximum(kind, 0)
@@ -318,7 +318,7 @@ class _Builder:
             stem.append((nodes[0], specs[0].shape[0]))
             positions.append(nodes[1] if self.variant.attention else 0)
             classifier.append((nodes[-2], nodes[-1], specs[-2].shape[0]))
-            two = program.head[2] > 1
+            two = program.head.layers > 1
             hidden.append((nodes[-4], nodes[-3], *specs[-4].shape) if two else (0, 0, 0, 0))
             scales = self.scales[b]
             scale.append((scales[0], scales[-4] if two else 0.0, scales[-2]))

@@ -9,6 +9,7 @@ import pytest
 from ppuda_jax.archs.plan import make_plan
 from ppuda_jax.archs.sampling import arch_at
 from ppuda_jax.archs.splits import SPLITS
+from ppuda_jax.executor.columns import Instruction
 from ppuda_jax.executor.layout import Variant, layout_of
 from ppuda_jax.executor.program import make_program
 from ppuda_jax.executor.tables import (
@@ -35,9 +36,9 @@ def test_every_split_compiles_to_programs(split):
             for code in (program.forward[group.name], program.backward[group.name]):
                 assert len(code) <= 2 * group.cap
                 if len(code):
-                    assert code[:, 1].max() < layout.files[group.source].registers
-                    assert code[:, 2].max() < layout.files[group.target].registers
-                    assert code[:, 0].max() <= len(group.branches)
+                    assert code.source.max() < layout.files[group.source].registers
+                    assert code.target.max() < layout.files[group.target].registers
+                    assert code.opcode.max() < len(group.branches)
 
 
 @pytest.mark.parametrize("split", SPLIT_NAMES)
@@ -46,12 +47,12 @@ def test_registers_are_written_before_they_are_read(split):
         written = {("s0", register) for register in range(program.variant.stem_slots)}
         absent = _absent_states(program)
         for group in layout_of(program.variant).groups:
-            for opcode, source, target, *_ in program.forward[group.name]:
-                sources = group.branches[opcode].sources
-                reads = {(group.source, source + k) for k in range(sources)}
+            for line in program.forward[group.name]:
+                sources = group.branches[line.opcode].sources
+                reads = {(group.source, line.source + k) for k in range(sources)}
                 assert len(reads - written) <= absent
-                written.add((group.target, target))
-        assert (f"s{program.variant.stages - 1}", program.head[0]) in written or absent
+                written.add((group.target, line.target))
+        assert (f"s{program.variant.stages - 1}", program.head.register) in written or absent
 
 
 def _absent_states(program):
@@ -65,15 +66,15 @@ def test_rows_hold_every_parameter_once(split):
         plan = program.plan
         covered = Counter()
         for rows in program.mat_rows.values():
-            covered.update(p for p in rows[:, 0] if p >= 0)
+            covered.update(p for p in rows.param if p >= 0)
         for rows in program.vec_rows.values():
-            covered.update(p for p in rows[:, 0] if p >= 0)
+            covered.update(p for p in rows.param if p >= 0)
         for index, spec in enumerate(plan.params):
             own = index == 0 or spec.role == "pos_enc" or spec.path[0].startswith("classifier")
             assert (covered[index] == 0) == own, spec
         for rows in program.mat_rows.values():
-            used = rows[rows[:, 0] >= 0]
-            assert len(np.unique(used, axis=0)) == len(used)
+            used = rows[rows.param >= 0]
+            assert len(np.unique(used.packed(), axis=0)) == len(used)
 
 
 def test_variants_of_the_training_distribution_are_few():
@@ -88,8 +89,10 @@ def test_stacked_programs_use_disjoint_rows():
     name = "cells0"
     count = stacked.forward_count[name][0]
     first, second = stacked.forward[name][0, :count], stacked.forward[name][1, :count]
-    np.testing.assert_array_equal(second[:, 5] - first[:, 5], len(programs[0].mat_rows["s0"]))
-    np.testing.assert_array_equal(second[:, :5], first[:, :5])
+    first, second = Instruction.unpack(first), Instruction.unpack(second)
+    np.testing.assert_array_equal(second.mat - first.mat, len(programs[0].mat_rows["s0"]))
+    moved = dataclasses.replace(first, mat=second.mat, vec=second.vec)
+    np.testing.assert_array_equal(second.packed(), moved.packed())
 
 
 def test_programs_of_two_variants_do_not_stack():
