@@ -25,7 +25,7 @@ from absl import app, logging
 from experiments import flags as config_flags
 from experiments.peer import reference
 from ppuda_jax import config as config_lib
-from ppuda_jax.config import described
+from ppuda_jax.config import check_types, described
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +45,9 @@ class BenchConfig:
     peer: str | None = described(None, "checkout of the reference implementation")
     peer_python: str = described(sys.executable, "interpreter with PyTorch")
     output: str | None = described(None, "JSON file for the figures")
+
+    def __post_init__(self) -> None:
+        check_types(self)
 
 
 @dataclasses.dataclass(frozen=True)

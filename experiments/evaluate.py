@@ -19,7 +19,7 @@ from typing import Any, Literal
 from absl import app, logging
 
 from experiments import flags as config_flags
-from ppuda_jax.config import described
+from ppuda_jax.config import check_types, described
 
 _SGD_BATCH = 96  # as published (appendix C.1)
 
@@ -51,6 +51,9 @@ class EvaluateConfig:
     )
     compilation_cache: str | None = described("~/.cache/ppuda_jax/xla", "folder, or none")
     seed: int = described(0, "of noise and random parameters")
+
+    def __post_init__(self) -> None:
+        check_types(self)
 
 
 def main(argv: list[str]) -> None:

@@ -1,8 +1,11 @@
 """Configurations: round trips, strict keys, typed text."""
 
 import dataclasses
+import pathlib
+import typing
 from typing import Literal
 
+import numpy as np
 import pytest
 
 from ppuda_jax import config
@@ -97,3 +100,78 @@ def test_text_that_is_no_json():
         config.from_json(Outer, "{")
     with pytest.raises(ValueError, match="expected a JSON object, received list"):
         config.from_json(Outer, "[]")
+
+
+def config_classes():
+    """Every configuration class of the package and the scripts."""
+    from experiments import bench_evaluate, evaluate
+    from ppuda_jax.archs.genotypes import DARTS, NetConfig
+    from ppuda_jax.evaluation.evaluator import EvalSettings
+    from ppuda_jax.ghn.config import GHNConfig
+    from ppuda_jax.training.config import TrainConfig
+
+    return {
+        "TrainConfig": TrainConfig(),
+        "EvalSettings": EvalSettings(),
+        "GHNConfig": GHNConfig(),
+        "NetConfig": NetConfig(DARTS, 4, 8),
+        "EvaluateConfig": evaluate.EvaluateConfig(),
+        "BenchConfig": bench_evaluate.BenchConfig(),
+    }
+
+
+@pytest.mark.parametrize("name", config_classes())
+def test_values_of_another_type_are_refused_in_python_too(name):
+    """`dataclasses.replace` and constructors, not only flags and files."""
+    example = config_classes()[name]
+    for field, hint in config.field_types(type(example)).items():
+        for wrong in (object(), b"bytes", 1j, {"a"}):
+            with pytest.raises(ValueError, match=rf"{name}\.{field}: expected .*received"):
+                dataclasses.replace(example, **{field: wrong})
+        if typing.get_origin(hint) is Literal:
+            for wrong in ("nonsense", "", 0, None):
+                with pytest.raises(
+                    ValueError, match=rf"{name}\.{field}: expected one of .*received"
+                ):
+                    dataclasses.replace(example, **{field: wrong})
+        if hint is int:
+            for wrong in (True, 1.5, "1", None):
+                with pytest.raises(ValueError, match=rf"{name}\.{field}: expected int"):
+                    dataclasses.replace(example, **{field: wrong})
+
+
+@pytest.mark.parametrize(
+    ("cls", "changes"),
+    [
+        ("TrainConfig", {"lr_schedule": "linear"}),
+        ("TrainConfig", {"dataset": "mnist"}),
+        ("TrainConfig", {"model": "ghn3"}),
+        ("TrainConfig", {"compute_dtype": "int8"}),
+        ("TrainConfig", {"lr_milestones": 0.5}),
+        ("EvalSettings", {"params": "given"}),
+        ("EvalSettings", {"num_devices": "all"}),
+        ("GHNConfig", {"hid": 32.0}),
+        ("NetConfig", {"norm": 1}),
+        ("NetConfig", {"C": "32"}),
+    ],
+)
+def test_reported_wrong_values(cls, changes):
+    (field,) = changes
+    with pytest.raises(ValueError, match=rf"{cls}\.{field}: expected"):
+        dataclasses.replace(config_classes()[cls], **changes)
+
+
+def test_what_says_the_same_in_another_type_is_taken():
+    from ppuda_jax.training.config import TrainConfig
+
+    made = TrainConfig(
+        steps=np.int64(3),
+        learning_rate=1,
+        grad_clip=np.float32(0.5),
+        lr_milestones=[0.25, 0.5],
+        workdir=pathlib.Path("runs") / "a",
+        stratified=np.bool_(True),
+    )
+    assert config.from_json(TrainConfig, config.to_json(made)) == made
+    types = [type(getattr(made, n)) for n in ("steps", "learning_rate", "workdir", "stratified")]
+    assert types == [int, float, str, bool] and made.lr_milestones == (0.25, 0.5)

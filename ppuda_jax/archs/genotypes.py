@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from ppuda_jax.config import check_types
 from ppuda_jax.primitives import CELL_OPS
 
 Edge = tuple[str, int]
@@ -113,6 +114,7 @@ class NetConfig:
     fc_dim: int = 256
 
     def __post_init__(self) -> None:
+        check_types(self)
         norm = self.norm
         if norm in ("", "none"):
             object.__setattr__(self, "norm", None)

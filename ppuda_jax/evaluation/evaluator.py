@@ -21,6 +21,7 @@ import jax
 import numpy as np
 
 from ppuda_jax import parallel
+from ppuda_jax.config import check_types
 from ppuda_jax.evaluation.images import EvalImages
 from ppuda_jax.evaluation.networks import EvalNet
 from ppuda_jax.evaluation.results import NetResult
@@ -64,12 +65,7 @@ class EvalSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.params not in ("ghn", "random"):
-            raise ValueError(f"params must be ghn or random, received {self.params!r}")
-        if self.compute_dtype not in ("float32", "bfloat16"):
-            raise ValueError(
-                f"compute_dtype must be float32 or bfloat16, received {self.compute_dtype!r}"
-            )
+        check_types(self)
         if self.compile_threads is not None and self.compile_threads < 0:
             raise ValueError(
                 f"compile_threads must not be negative, received {self.compile_threads}"

@@ -7,10 +7,12 @@ implementation says the same thing with the same keys.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
-HYPERNETS = ("gatedgnn", "mlp")
-DECODERS = ("conv", "mlp")
+from ppuda_jax.config import check_types
+
+Hypernet = Literal["gatedgnn", "mlp"]
+Decoder = Literal["conv", "mlp"]
 MAX_DISTANCE = 50  # longest shortest path that gets a virtual edge (section 3.1 of the paper)
 
 MaxShape = tuple[int, int, int, int]
@@ -34,21 +36,17 @@ class GHNConfig:
 
     num_classes: int = 10
     max_shape: MaxShape = (64, 64, 11, 11)
-    hypernet: str = "gatedgnn"
-    decoder: str = "conv"
+    hypernet: Hypernet = "gatedgnn"
+    decoder: Decoder = "conv"
     weight_norm: bool = False
     virtual_edges: int = 1
     layernorm: bool = False
     hid: int = 32
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "max_shape", tuple(int(size) for size in self.max_shape))
+        check_types(self)
         problems = []
-        if self.hypernet not in HYPERNETS:
-            problems.append(f"hypernet must be one of {HYPERNETS}, received {self.hypernet!r}")
-        if self.decoder not in DECODERS:
-            problems.append(f"decoder must be one of {DECODERS}, received {self.decoder!r}")
-        if len(self.max_shape) != 4 or min(self.max_shape) < 1:
+        if min(self.max_shape) < 1:
             problems.append(f"max_shape must be four positive sizes, received {self.max_shape}")
         elif self.max_shape[2] != self.max_shape[3] or self.max_shape[0] != self.max_shape[1]:
             problems.append(

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ppuda_jax.config import described
+from ppuda_jax.config import check_types, described
 
 Schedule = Literal["multistep", "cosine", "constant"]
 
@@ -93,6 +93,7 @@ class TrainConfig:
     max_nonfinite: int = described(50, "skipped updates in a row after which the run stops")
 
     def __post_init__(self) -> None:
+        check_types(self)
         positive = (
             "hidden",
             "meta_batch_size",

@@ -24,9 +24,9 @@ def test_ghn1_has_none_of_the_additions_of_ghn2():
 @pytest.mark.parametrize(
     "field, value, message",
     [
-        ("hypernet", "gcn", "hypernet must be one of"),
-        ("decoder", "rnn", "decoder must be one of"),
-        ("max_shape", (64, 64, 11), "four positive sizes"),
+        ("hypernet", "gcn", "hypernet: expected one of gatedgnn, mlp"),
+        ("decoder", "rnn", "decoder: expected one of conv, mlp"),
+        ("max_shape", (64, 64, 11), "expected 4 values, received 3"),
         ("max_shape", (64, 32, 11, 11), "square"),
         ("hid", 30, "multiple of 4"),
         ("num_classes", 0, "positive"),
