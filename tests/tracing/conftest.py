@@ -1,7 +1,12 @@
-"""Marks the cases that the tracer gets wrong today; strict, so that a mended one is noticed."""
+"""What the tests of tracing share: promotion as other authors use it, and marks.
+
+The cases that the tracer gets wrong today are marked strictly, so that a mended one is noticed.
+"""
 
 import pathlib
+from collections.abc import Iterator
 
+import jax
 import pytest
 
 _FILE = pathlib.Path(__file__).with_name("known_failures.txt")
@@ -13,3 +18,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if f"{item.path.name}::{item.name}" in KNOWN:
             item.add_marker(pytest.mark.xfail(strict=True, reason="not traced rightly yet"))
+
+
+@pytest.fixture(autouse=True)
+def _foreign_code() -> Iterator[None]:
+    """Other authors rely on implicit promotion."""
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+        yield

@@ -14,12 +14,6 @@ from tests.tracing.expected import Listed, check, gain, kernel, s
 HIDDEN = {"k": s(3, 3, 3, 8), "h": s(8, 10)}
 
 
-@pytest.fixture(autouse=True)
-def _foreign_code():
-    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
-        yield
-
-
 @pytest.fixture(scope="module")
 def trained_at_32():
     config = pj.GHNConfig(hid=8, max_shape=(8, 8, 3, 3), num_classes=10)

@@ -3,7 +3,6 @@
 Whatever is done to a parameter, it never becomes data, and so a positional encoding, by default.
 """
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,15 +12,8 @@ from jax import lax
 from ppuda_jax.tracing.api import trace_graph
 from tests.tracing.expected import Listed, bias, check, found, gain, kernel, s
 
-KEY = jax.random.PRNGKey(0)
 IMAGE = s(2, 8, 8, 3)
 TOKENS = s(2, 5, 12)
-
-
-@pytest.fixture(autouse=True)
-def _foreign_code():
-    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
-        yield
 
 
 def conv(x, w):
@@ -29,8 +21,6 @@ def conv(x, w):
         x, w, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
 
-
-# --- a part is overwritten by constants ---------------------------------------------------------
 
 OVERWRITTEN = {
     "centre set to zero": lambda k: k.at[1, 1:].set(0.0),
@@ -104,9 +94,6 @@ def test_a_norm_with_an_overwritten_scale():
         trace_graph(apply, {"w": s(12, 8), "g": s(8), "h": s(8, 10)}, s(2, 12)),
         {"w": kernel(8, 12), "g": gain(8), "h": kernel(10, 8)},
     )
-
-
-# --- made of parameters in a way that no decoder covers -----------------------------------------
 
 
 def exponential(p):
@@ -343,231 +330,4 @@ def test_data_written_into_a_kernel():
     check(
         trace_graph(apply, {"w": s(12, 12), "h": s(12, 10)}, s(2, 12)),
         {"w": Listed(), "h": kernel(10, 12)},
-    )
-
-
-# --- complex numbers ----------------------------------------------------------------------------
-
-COMPLEX = jnp.complex64
-
-
-def fourier(p, x):
-    y = jnp.einsum("bfc,fcd->bfd", jnp.fft.rfft(x, axis=1), p["c"])
-    return jnp.fft.irfft(y, 5, axis=1).mean(1) @ p["h"]
-
-
-def fourier_dense(p, x):
-    y = jnp.fft.rfft(x, axis=1) @ p["c"]
-    return jnp.fft.irfft(y, 5, axis=1).mean(1) @ p["h"]
-
-
-def complex_bias(p, x):
-    return (jnp.fft.rfft(x, axis=1) + p["c"]).real.mean(1) @ p["h"]
-
-
-def complex_filter(p, x):
-    return jnp.fft.irfft(jnp.fft.rfft(x, axis=1) * p["c"], 5, axis=1).mean(1) @ p["h"]
-
-
-def complex_table(p, x):
-    return (p["c"][x.astype(jnp.int32)].real).mean((1, 2)) @ p["h"]
-
-
-@pytest.mark.parametrize(
-    ("net", "shape"),
-    [
-        (fourier, (3, 12, 12)),
-        (fourier_dense, (12, 12)),
-        (complex_bias, (12,)),
-        (complex_filter, (3, 12)),
-        (complex_table, (50, 12)),
-    ],
-)
-def test_complex_leaves_are_listed(net, shape):
-    graph = trace_graph(net, {"c": s(*shape, dtype=COMPLEX), "h": s(12, 10)}, TOKENS)
-    check(graph, {"c": Listed("complex"), "h": kernel(10, 12)})
-
-
-def test_a_complex_kernel_of_two_real_leaves():
-    def apply(p, x):
-        y = jnp.fft.rfft(x, axis=1) @ lax.complex(p["re"], p["im"])
-        return jnp.fft.irfft(y, 5, axis=1).mean(1) @ p["h"]
-
-    either = [kernel(12, 12), Listed()]
-    check(
-        trace_graph(apply, {"re": s(12, 12), "im": s(12, 12), "h": s(12, 10)}, TOKENS),
-        {"re": either, "im": either, "h": kernel(10, 12)},
-    )
-
-
-def test_a_linear_recurrent_unit():
-    def apply(p, x):
-        rate = jnp.exp(-jnp.exp(p["nu"]) + 1j * jnp.exp(p["theta"]))
-        u = x @ (p["b_re"] + 1j * p["b_im"])
-
-        def join(a, b):
-            return a[0] * b[0], b[0] * a[1] + b[1]
-
-        _, h = lax.associative_scan(join, (jnp.broadcast_to(rate, u.shape), u), axis=1)
-        return (h @ p["c"]).real.mean(1) @ p["h"]
-
-    params = {"nu": s(8), "theta": s(8), "b_re": s(12, 8), "b_im": s(12, 8)}
-    graph = trace_graph(apply, params | {"c": s(8, 8, dtype=COMPLEX), "h": s(8, 10)}, TOKENS)
-    leaves = found(graph)
-    assert leaves["h"] == [kernel(10, 8)] and "complex" in leaves["c"]
-    assert "pos_enc" not in graph.primitive_names
-
-
-def test_a_complex_network_is_refused_with_a_true_message():
-    def apply(p, x):
-        return (x @ p["w"]).real
-
-    with pytest.raises(ValueError, match="complex") as error:
-        trace_graph(apply, {"w": s(12, 10, dtype=COMPLEX)}, s(2, 12))
-    assert "integer" not in str(error.value)
-
-
-def test_linen_with_complex_parameters():
-    class Net(nn.Module):
-        @nn.compact
-        def __call__(self, x):
-            x = nn.Dense(8, dtype=COMPLEX, param_dtype=COMPLEX, name="c")(x)
-            return nn.Dense(10, name="h")(x.real)
-
-    net = Net()
-    graph = trace_graph(net.apply, jax.eval_shape(net.init, KEY, s(2, 12)), s(2, 12))
-    check(
-        graph,
-        {
-            "c/kernel": Listed("complex"),
-            "c/bias": Listed("complex"),
-            "h/kernel": kernel(10, 8),
-            "h/bias": bias(10),
-        },
-    )
-
-
-# --- integer kernels and their scales -----------------------------------------------------------
-
-
-def per_tensor(p):
-    return p["q"].astype(jnp.float32) * p["s"]
-
-
-def per_output(p):
-    return p["q"].astype(jnp.float32) * p["s"][None, :]
-
-
-def per_input(p):
-    return p["q"].astype(jnp.float32) * p["s"][:, None]
-
-
-def per_group(p):
-    q = p["q"].astype(jnp.float32).reshape(3, 4, 8)
-    return (q * p["s"][:, None, :]).reshape(12, 8)
-
-
-def per_repeated_group(p):
-    return p["q"].astype(jnp.float32) * jnp.repeat(p["s"], 4, 0)
-
-
-def with_zero_point(p):
-    return (p["q"].astype(jnp.float32) - p["z"]) * p["s"]
-
-
-def double_quantised(p):
-    scale = p["qs"].astype(jnp.float32) * p["s"]
-    return p["q"].astype(jnp.float32) * scale[None, :]
-
-
-def codebook(p):
-    return p["s"][p["q"].astype(jnp.int32)]
-
-
-def packed(p):
-    low, high = p["q"] & 0xF, (p["q"] >> 4) & 0xF
-    return jnp.concatenate([low, high], 0).astype(jnp.float32)[:12] * p["s"]
-
-
-QUANTISED = {
-    per_tensor: {"s": s()},
-    per_output: {"s": s(8)},
-    per_input: {"s": s(12)},
-    per_group: {"s": s(3, 8)},
-    per_repeated_group: {"s": s(3, 8)},
-    with_zero_point: {"s": s(8), "z": s(8)},
-    double_quantised: {"s": s(), "qs": s(8, dtype=jnp.int8)},
-    codebook: {"s": s(256)},
-    packed: {"s": s(8)},
-}
-
-
-@pytest.mark.parametrize("make", QUANTISED, ids=lambda f: f.__name__)
-def test_scales_of_integer_kernels_are_no_kernels(make):
-    def apply(p, x):
-        return jnp.tanh(x @ make(p)) @ p["h"]
-
-    params = QUANTISED[make] | {"q": s(12, 8, dtype=jnp.uint8)}
-    allowed = {name: [Listed(), gain(8)] for name in params}
-    check(
-        trace_graph(apply, params | {"h": s(8, 10)}, s(2, 12)),
-        allowed | {"q": Listed("uint8"), "h": kernel(10, 8)},
-    )
-
-
-@pytest.mark.parametrize(
-    ("scale", "view"),
-    [((), ()), ((8,), (1, 1, 1, 8)), ((3,), (1, 1, 3, 1)), ((3, 3), (3, 3, 1, 1))],
-)
-def test_scales_of_integer_convolutions_are_no_kernels(scale, view):
-    def apply(p, x):
-        k = p["q"].astype(jnp.float32) * p["s"].reshape(view)
-        return conv(x, k).mean((1, 2)) @ p["h"]
-
-    params = {"q": s(3, 3, 3, 8, dtype=jnp.int8), "s": s(*scale), "h": s(8, 10)}
-    check(
-        trace_graph(apply, params, IMAGE),
-        {"q": Listed("int8"), "s": [Listed(), gain(8)], "h": kernel(10, 8)},
-    )
-
-
-def test_the_scale_of_an_integer_table_is_no_kernel():
-    def apply(p, ids):
-        table = p["q"].astype(jnp.float32) * p["s"][:, None]
-        return table[ids].mean(1) @ p["h"]
-
-    params = {"q": s(50, 8, dtype=jnp.int8), "s": s(50), "h": s(8, 10)}
-    check(
-        trace_graph(apply, params, s(2, 5, dtype=jnp.int32)),
-        {"q": Listed("int8"), "s": Listed(), "h": kernel(10, 8)},
-    )
-
-
-def test_a_scale_after_the_product_is_a_gain():
-    def apply(p, x):
-        y = (x @ p["q"].astype(jnp.float32)) * p["s"] + p["b"]
-        return jnp.tanh(y) @ p["h"]
-
-    params = {"q": s(12, 8, dtype=jnp.int8), "s": s(8), "b": s(8), "h": s(8, 10)}
-    check(
-        trace_graph(apply, params, s(2, 12)),
-        {
-            "q": Listed("int8"),
-            "s": [gain(8), Listed()],
-            "b": bias(8),
-            "h": kernel(10, 8),
-        },
-    )
-
-
-def test_ternary_kernels_are_kernels():
-    def apply(p, x):
-        w = p["w"]
-        scale = jnp.abs(w).mean()
-        rounded = jnp.clip(jnp.round(w / scale), -1, 1) * scale
-        return jnp.tanh(x @ (w + lax.stop_gradient(rounded - w))) @ p["h"]
-
-    check(
-        trace_graph(apply, {"w": s(12, 8), "h": s(8, 10)}, s(2, 12)),
-        {"w": kernel(8, 12), "h": kernel(10, 8)},
     )

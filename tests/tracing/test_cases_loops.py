@@ -12,12 +12,6 @@ from tests.tracing.expected import bias, check, found, kernel, s, seconds
 X = s(2, 4)
 
 
-@pytest.fixture(autouse=True)
-def _foreign_code():
-    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
-        yield
-
-
 def is_unrolled_or_refused(apply, params, leaves, inputs=X):
     """Every layer has its own prediction, or the network is refused, or its leaves are listed."""
     try:

@@ -28,12 +28,6 @@ X = s(2, 5, 12)
 KEY = jax.random.PRNGKey(0)
 
 
-@pytest.fixture(autouse=True)
-def _foreign_code():
-    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
-        yield
-
-
 def looped(step, state):
     """(params, x) -> the last output of a Python loop over positions."""
 

@@ -12,12 +12,6 @@ PARAMS = {"w": s(12, 8), "v": s(8, 8), "h": s(8, 10)}
 X = s(2, 12)
 
 
-@pytest.fixture(autouse=True)
-def _foreign_code():
-    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
-        yield
-
-
 def written_and_read(p, x):
     r = jax.new_ref(x @ p["w"])
     r[...] = jnp.tanh(r[...]) @ p["v"]

@@ -18,12 +18,6 @@ GAIN = [gain(12), REASON]
 OFFSET = [bias(12), offset(12), REASON]
 
 
-@pytest.fixture(autouse=True)
-def _foreign_code():
-    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
-        yield
-
-
 def attend(q, x):
     return jax.nn.softmax(jnp.einsum("nc,bmc->bnm", q, x)) @ x
 
