@@ -1,6 +1,5 @@
 """Integer kernels and their scales: neither is a kernel that can be predicted."""
 
-import jax
 import jax.numpy as jnp
 import pytest
 from jax import lax
