@@ -22,7 +22,7 @@ from ppuda_jax.ghn.loaded import LoadedGHN
 from ppuda_jax.ghn.model import init_theta
 from ppuda_jax.nets.zoo import MODELS, build_model
 from ppuda_jax.nets.zoo.norm import BatchNorm
-from ppuda_jax.predict import predict_params
+from ppuda_jax.prediction.predict import predict_params
 from ppuda_jax.tracing.api import trace
 
 

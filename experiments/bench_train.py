@@ -186,7 +186,7 @@ class Bench:
         import jax
         import jax.numpy as jnp
 
-        from ppuda_jax.training.objective import predict_tables
+        from ppuda_jax.prediction.tables import predict_tables
 
         def predict(theta: Any, networks: Any) -> Any:
             return predict_tables(self.ghn, variant, theta, networks)

@@ -27,7 +27,7 @@ from ppuda_jax.evaluation import accuracy, load_eval_images
 from ppuda_jax.graphs.describe import describe
 from ppuda_jax.nets.zoo import MODELS, build_model
 from ppuda_jax.params_io import save_params
-from ppuda_jax.predict import predict_params
+from ppuda_jax.prediction.predict import predict_params
 from ppuda_jax.tracing.api import trace
 
 _BATCH = 64

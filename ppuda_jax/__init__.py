@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from ppuda_jax.graphs.records import network_graph as network_graph
     from ppuda_jax.nets.network import build_network as build_network
     from ppuda_jax.nets.zoo import build_model as build_model
-    from ppuda_jax.predict import predict_params as predict_params
-    from ppuda_jax.predict import unsupported_leaves as unsupported_leaves
+    from ppuda_jax.prediction.predict import predict_params as predict_params
+    from ppuda_jax.prediction.predict import unsupported_leaves as unsupported_leaves
     from ppuda_jax.tracing.api import trace as trace
     from ppuda_jax.visualization import draw_graph as draw_graph
 
@@ -49,10 +49,10 @@ _MODULES = {
     "load_ghn": "checkpoints",
     "load_split": "archs.hdf5",
     "network_graph": "graphs.records",
-    "predict_params": "predict",
+    "predict_params": "prediction.predict",
     "save_ghn": "checkpoints",
     "trace": "tracing.api",
-    "unsupported_leaves": "predict",
+    "unsupported_leaves": "prediction.predict",
 }
 
 __all__ = list(_MODULES)

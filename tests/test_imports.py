@@ -14,8 +14,8 @@ LEVELS = (
     ("archs",),
     ("graphs",),
     ("ghn", "nets", "tracing"),
-    ("executor", "convert", "assembly", "params_io"),
-    ("predict", "data", "checkpoints", "parallel", "calibration", "visualization"),
+    ("executor", "convert", "params_io"),
+    ("prediction", "data", "checkpoints", "parallel", "calibration", "visualization"),
     ("training",),
     ("evaluation", "structure"),
 )

@@ -1,6 +1,6 @@
 """Stacking programs into a meta-batch, and packing parameter pytrees into tables of rows.
 
-Meta-training never packs: the GHN writes rows directly (`training/objective.py`). Packing is
+Meta-training never packs: the GHN writes rows directly (`prediction/tables.py`). Packing is
 for parameters that exist as pytrees: evaluation of other predictors, and tests.
 
 Legend: `M` networks, `T` and `V` rows of matrices and vectors, `I, O` channels.

@@ -1,8 +1,8 @@
 """The graph hypernetwork: from batches of graphs to node embeddings and decoded parameters.
 
 Figure 1 of the paper. The module knows no target network: it embeds the nodes of padded graphs
-and decodes rows and vectors that callers ask for; placing them is `predict.py`'s task for a
-single network and the training objective's for a meta-batch.
+and decodes rows and vectors that callers ask for; placing them is the task of `prediction`, for a
+single network and for a meta-batch.
 
 Legend: `B` meta-batch, `N` nodes, `D` node embedding, `V` nodes that are decoded, `T` rows.
 """

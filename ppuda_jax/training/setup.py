@@ -16,9 +16,9 @@ from ppuda_jax.ghn import config as ghn_configs
 from ppuda_jax.ghn.config import GHNConfig
 from ppuda_jax.ghn.loaded import LoadedGHN
 from ppuda_jax.ghn.model import init_theta
+from ppuda_jax.prediction.meta_batch import build_meta_batch
 from ppuda_jax.training.config import TrainConfig
 from ppuda_jax.training.history import with_history
-from ppuda_jax.training.meta_batch import build_meta_batch
 from ppuda_jax.training.objective import meta_loss
 from ppuda_jax.training.step import LossFn
 from ppuda_jax.training.task import EvaluateFn, Task

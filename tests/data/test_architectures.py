@@ -64,7 +64,7 @@ def test_workers_start_no_jax_backend():
     code = (
         "import ppuda_jax.training.setup, ppuda_jax.data.stream\n"
         "from tests.data.test_architectures import NETS\n"
-        "from ppuda_jax.training.meta_batch import build_meta_batch\n"
+        "from ppuda_jax.prediction.meta_batch import build_meta_batch\n"
         "build_meta_batch([NETS.plan(0)], NETS.survey(0).variant)\n"
         "from jax._src import xla_bridge\n"
         "assert not xla_bridge.backends_are_initialized()\n"

@@ -1,8 +1,8 @@
 """Predictions against the reference: stored small hypernetworks, and the peer folder if present.
 
 The peer networks are embedded and decoded here by the hypernetwork's methods and tiled in NumPy,
-so that all of them take a single compilation; `tests/test_predict.py` takes some of them through
-`predict_params`.
+so that all of them take a single compilation; `tests/prediction/test_predict.py` takes some of
+them through `predict_params`.
 """
 
 import functools
@@ -16,9 +16,9 @@ from ppuda_jax.convert import config_from_torch, load_torch_ghn, theta_from_stat
 from ppuda_jax.ghn.config import GHNConfig
 from ppuda_jax.ghn.model import GHN
 from ppuda_jax.ghn.normalization import bound_bias, bound_norm_scale, kernel_scale
-from ppuda_jax.ghn.tiling import tile_index
 from ppuda_jax.graphs.arch_graph import ArchGraph, Binding
 from ppuda_jax.graphs.batching import Bucket, pad_graphs
+from ppuda_jax.prediction.blocks import tile_index
 from tests.ghn.networks import golden_network, golden_table, node_shape_rows, peer_network
 from tests.reference import REFERENCE, needs_reference, peer_nets
 

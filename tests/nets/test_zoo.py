@@ -12,7 +12,7 @@ from ppuda_jax.convert import load_torch_ghn
 from ppuda_jax.graphs.from_plan import graph_from_plan
 from ppuda_jax.nets.zoo import build_model
 from ppuda_jax.nets.zoo.norm import BatchNorm
-from ppuda_jax.predict import predict_params
+from ppuda_jax.prediction.predict import predict_params
 from ppuda_jax.tracing.api import trace
 from tests.reference import REFERENCE, needs_reference
 from tests.tracing.test_networks import abstract_params

@@ -17,10 +17,11 @@ from ppuda_jax.ghn.config import GHNConfig
 from ppuda_jax.ghn.loaded import LoadedGHN
 from ppuda_jax.ghn.model import init_theta
 from ppuda_jax.graphs.from_plan import graph_from_plan
-from ppuda_jax.predict import predict_params
-from ppuda_jax.training import meta_batch as meta_batches
-from ppuda_jax.training.meta_batch import build_meta_batch, capacity_of
-from ppuda_jax.training.objective import meta_loss, predict_tables
+from ppuda_jax.prediction import meta_batch as meta_batches
+from ppuda_jax.prediction.meta_batch import build_meta_batch, capacity_of
+from ppuda_jax.prediction.predict import predict_params
+from ppuda_jax.prediction.tables import predict_tables
+from ppuda_jax.training.objective import meta_loss
 from tests.networks import plan_of
 from tests.reference import REFERENCE, needs_reference, peer_nets
 

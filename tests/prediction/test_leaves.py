@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ppuda_jax.assembly import _axis_order, _lay_out, assemble, unsupported_reason
 from ppuda_jax.ghn.config import GHNConfig
 from ppuda_jax.ghn.model import init_theta
-from ppuda_jax.ghn.tiling import tile_index
 from ppuda_jax.graphs.arch_graph import Binding
+from ppuda_jax.prediction.blocks import tile_index
+from ppuda_jax.prediction.leaves import _axis_order, _lay_out, assemble, unsupported_reason
 
 
 @st.composite

@@ -12,12 +12,12 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jraph
 
-from ppuda_jax.assembly import Path, assemble, unsupported_reason
 from ppuda_jax.ghn.config import GHNConfig
 from ppuda_jax.ghn.loaded import LoadedGHN
 from ppuda_jax.ghn.model import GHN
 from ppuda_jax.graphs.arch_graph import ArchGraph, Binding
 from ppuda_jax.graphs.batching import Bucket, PaddedGraphs, level_schedule, pad_graphs
+from ppuda_jax.prediction.leaves import Path, assemble, unsupported_reason
 from ppuda_jax.tracing.api import check_apply_fn
 
 Policy = Literal["error", "init", "skip"]

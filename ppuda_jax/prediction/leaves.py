@@ -19,9 +19,9 @@ import numpy as np
 from ppuda_jax.ghn.config import GHNConfig
 from ppuda_jax.ghn.model import GHN
 from ppuda_jax.ghn.normalization import bound_bias, bound_norm_scale, kernel_scale
-from ppuda_jax.ghn.tiling import tile_to
 from ppuda_jax.graphs.arch_graph import Binding
 from ppuda_jax.graphs.placement import place
+from ppuda_jax.prediction.blocks import tile_to
 
 Path = tuple[str, ...]
 

@@ -20,9 +20,9 @@ from ppuda_jax.executor.program import Program, make_program
 from ppuda_jax.executor.run import Programs
 from ppuda_jax.executor.tables import Capacity, CapacityError, spill, stack_programs
 from ppuda_jax.ghn.normalization import kernel_scale
-from ppuda_jax.ghn.rows import Rows
 from ppuda_jax.graphs.batching import Bucket, PaddedGraphs, pad_graphs
 from ppuda_jax.graphs.from_plan import graph_from_plan, param_nodes
+from ppuda_jax.prediction.rows import Rows
 
 MAX_BLOCK = 64
 """Channels of the largest block that a published decoder makes; larger targets repeat it."""
@@ -96,7 +96,7 @@ class Vectors:
     """Where the rows of one table of vectors come from.
 
     Attributes:
-      source: int32 [V]: row of the vector sources (see `objective.py`), 0 for zeros.
+      source: int32 [V]: row of the vector sources (see `tables.py`), 0 for zeros.
       offset: int32 [V]: first channel, modulo 64.
     """
 

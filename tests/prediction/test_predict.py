@@ -13,10 +13,10 @@ from ppuda_jax.ghn.config import GHNConfig
 from ppuda_jax.ghn.loaded import LoadedGHN
 from ppuda_jax.ghn.model import GHN, init_theta
 from ppuda_jax.ghn.normalization import bound_bias, bound_norm_scale, kernel_scale
-from ppuda_jax.ghn.tiling import tile_index
 from ppuda_jax.graphs.arch_graph import ArchGraph, Binding
 from ppuda_jax.graphs.batching import pad_graphs
-from ppuda_jax.predict import _predictor, predict_params, unsupported_leaves
+from ppuda_jax.prediction.blocks import tile_index
+from ppuda_jax.prediction.predict import _predictor, predict_params, unsupported_leaves
 from ppuda_jax.primitives import PRIMITIVE_IDS
 from ppuda_jax.tracing.api import trace
 from ppuda_jax.tracing.params import Unbound

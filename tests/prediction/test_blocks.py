@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ppuda_jax.ghn.tiling import tile_index, tile_to
+from ppuda_jax.prediction.blocks import tile_index, tile_to
 
 
 @given(
