@@ -314,7 +314,7 @@ def _binding(use: Use, path, leaf_shape, node: int, alone: bool) -> Binding | No
 def _widened(use: Use) -> Use:
     """Extends a window to the whole leaf, so that a leaf used in part is predicted in full."""
     wide = {
-        d: Digit(d.axis, d.stride, d.full, 0, d.full) if d.start or d.count != d.full else d
+        d: Digit(d.axis, d.stride, d.full, 0, d.full) if d.count != d.full else d
         for d in use.digits
     }
     groups = [tuple(wide[d] for d in group) for group in use.groups]
