@@ -16,14 +16,14 @@ import jraph
 import numpy as np
 
 from ppuda_jax.graphs.arch_graph import ArchGraph
+from ppuda_jax.tracing import rules as rules
 from ppuda_jax.tracing.builder import INPUT, GraphBuilder
 from ppuda_jax.tracing.constants import constant
 from ppuda_jax.tracing.interpreter import Interpreter
+from ppuda_jax.tracing.labels import axis_labels
 from ppuda_jax.tracing.params import ParamTree, is_array, param_tree
-from ppuda_jax.tracing.patterns import norms
-from ppuda_jax.tracing.rules.elementwise import default
-from ppuda_jax.tracing.rules.reductions import RULES
-from ppuda_jax.tracing.values import Act, Const, Weight, axis_labels
+from ppuda_jax.tracing.patterns.sources import sources
+from ppuda_jax.tracing.values import Act, Const, Weight
 from ppuda_jax.tracing.views import View
 
 _DATA_DEPENDENT = (
@@ -149,19 +149,18 @@ def _interpret(closed, tree: ParamTree, num_state: int, shape, source) -> ArchGr
             args.append(Const(leaf_shape))
     invars = closed.jaxpr.invars
     first, end = len(args), len(args) + num_state
-    args += [Const(tuple(v.aval.shape), statistic=bool(v.aval.shape)) for v in invars[first:end]]
+    args += [Const(tuple(v.aval.shape), stored=bool(v.aval.shape)) for v in invars[first:end]]
     args += [Act(frozenset((INPUT,)), _input_labels(v.aval)) for v in invars[end:]]
     consts = [constant(value) for value in closed.consts]
-    tracer = Interpreter(graph, RULES, default)
+    tracer = Interpreter(graph)
     (output,) = tracer.run(closed.jaxpr, consts, args)
     if not isinstance(output, Act) or not output.from_input:
         raise ValueError(
             "the result of apply_fn does not depend on the inputs: check that the function "
             "uses its second argument."
         )
-    sources = norms.sources(graph, output)
     classes = int(shape[-1]) if len(shape) in (1, 2) else None
-    return graph.finish(sources, classes, source)
+    return graph.finish(sources(graph, output), classes, source)
 
 
 def _input_labels(aval):

@@ -80,6 +80,7 @@ class GraphBuilder:
         self.by_leaf: dict[int, list[Use]] = {}
         self.reasons: dict[int, str] = {}
         self.squeezes: set[int] = set()
+        self.put_off: dict[tuple[frozenset[int], View, str], int] = {}
         self._behind: list[int] = [1]
 
     def add(self, kind: str, preds: Iterable[int], window=None) -> int:

@@ -1,40 +1,33 @@
 """Walks a jaxpr, through nested ones, and hands every equation to the rule of its primitive.
 
-Nothing is computed: values are descriptions (`tracing.values`). Calls are entered, loops over
-stacked parameters are unrolled, other loops are walked once, and equations whose results are
-not used are skipped.
+Nothing is computed: values are descriptions (`tracing.values`). Equations whose results are not
+used are skipped, unless they write to a mutable array.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
+from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Var
 
 from ppuda_jax.tracing.builder import GraphBuilder
 from ppuda_jax.tracing.constants import constant, fold
-from ppuda_jax.tracing.patterns import norms, tokens
-from ppuda_jax.tracing.values import Act, Const, Joined, Value, Weight, unknown_labels
+from ppuda_jax.tracing.labels import Labels, broadcast_labels, unknown_labels
+from ppuda_jax.tracing.patterns import tokens
+from ppuda_jax.tracing.patterns.sources import sources
+from ppuda_jax.tracing.table import OUTSIDE, TABLE, Equation, Kind, Result, shape_of
+from ppuda_jax.tracing.values import Act, Cell, Const, Joined, Refused, Value, Weight, refused
 
-_MAX_UNROLL = 512
 
-Rule = Callable[["Interpreter", Any, list[Value]], Value | list[Value]]
-
-
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True)
 class Interpreter:
-    """State of one trace.
+    """One trace.
 
     Attributes:
       graph: the nodes found so far.
-      rules: rule by primitive name.
-      default: rule for all other primitives.
     """
 
     graph: GraphBuilder
-    rules: dict[str, Rule]
-    default: Rule
 
     def run(
         self,
@@ -53,52 +46,92 @@ class Interpreter:
 
         Returns:
           One value per result.
+
+        Raises:
+          ValueError: if the jaxpr uses a variable that nothing defines.
         """
-        env: dict[Any, Value] = dict(zip(jaxpr.constvars, consts, strict=True))
+        env: dict[Var, Value] = dict(zip(jaxpr.constvars, consts, strict=True))
         env.update(zip(jaxpr.invars, args, strict=True))
 
-        def read(atom) -> Value:
+        def read(atom: Any) -> Value:
             if isinstance(atom, Literal):
                 return constant(atom.val)
-            return env.get(atom) or Const(tuple(atom.aval.shape))
+            if atom not in env:
+                raise ValueError(
+                    f"the jaxpr must define every variable before its use, received {atom}: "
+                    "trace a function that JAX itself can run."
+                )
+            return env[atom]
 
         for eqn, live in live_equations(jaxpr, used):
-            ins = [read(atom) for atom in eqn.invars]
-            name = eqn.primitive.name
-            entered = CALLS.get(name)
-            if entered is not None:
-                out = entered(self, eqn, ins, live)
-            elif all(type(value) is Const for value in ins):
-                out = fold(eqn, ins)
-            else:
-                out = self.rules.get(name, self.default)(self, eqn, ins)
-            if not isinstance(out, list):
-                out = [out] * len(eqn.outvars)
-            env.update(zip(eqn.outvars, out, strict=True))
-        return [read(atom) for atom in jaxpr.outvars]
+            rule = TABLE.get(eqn.primitive.name) or TABLE[OUTSIDE]
+            avals = [var.aval for var in eqn.outvars]
+            equation = Equation(eqn.primitive.name, eqn.params, avals, live, rule)
+            out = self._apply(equation, [read(atom) for atom in eqn.invars])
+            results = out if isinstance(out, list) else [out] * len(avals)
+            env.update(zip(eqn.outvars, results, strict=True))
+        # Results that nobody uses were not computed.
+        return [
+            read(atom) if isinstance(atom, Literal) or atom in env else Const(shape_of(atom.aval))
+            for atom in jaxpr.outvars
+        ]
 
-    def data(self, value: Value, labels=None) -> Value:
-        """Turns parameters into data (tokens); leaves other values alone."""
+    def _apply(self, eqn: Equation, ins: list[Value]) -> Result:
+        """Refusals and constants meet every operation in the same way; the rest has rules."""
+        if eqn.kind is Kind.ENTERED:
+            return eqn.rule.apply(self, eqn, ins)
+        if any(isinstance(value, Refused) for value in ins):
+            if not any(isinstance(value, (Act, Cell)) for value in ins):
+                reason = f"used by {eqn.name} before it met data"
+                return [refused(shape, ins, reason) for shape in eqn.shapes]
+            ins = [self.met(value) for value in ins]
+        constants = [value for value in ins if isinstance(value, Const)]
+        if len(constants) == len(ins):
+            return fold(eqn, constants)
+        return eqn.rule.apply(self, eqn, ins)
+
+    def met(self, value: Value) -> Value:
+        """What data sees of a value: a refusal gives its leaves the reason and is a constant."""
+        if not isinstance(value, Refused):
+            return value
+        self.refuse(value)
+        return Const(value.shape)
+
+    def refuse(self, value: Refused) -> None:
+        """Gives the leaves of a refusal its reason."""
+        for leaf in value.leaves:
+            self.graph.refuse(leaf, value.reason)
+
+    def data(self, value: Value, labels: Labels | None = None) -> Value:
+        """Parameters that stand beside data as tokens; other values as they are."""
         if isinstance(value, Joined):
-            parts = [tokens.token(self.graph, part, labels) for part in value.parts]
-            src = frozenset().union(*(part.src for part in parts))
+            parts = [self.data(part) for part in value.parts]
+            found = [part for part in parts if isinstance(part, Act)]
+            if len(found) < len(parts):
+                return Const(value.shape)
+            src = frozenset().union(*(part.src for part in found))
             return Act(src, labels or unknown_labels(value.shape), from_input=False)
         if isinstance(value, Weight):
-            return tokens.token(self.graph, value, labels)
-        return value
+            token = tokens.token(self.graph, value, labels)
+            return self.met(token)
+        return self.met(value)
 
     def join(self, first: Value, second: Value) -> Value:
         """A value that may be either of two (branches of a conditional, turns of a loop)."""
-        if isinstance(first, Const):
-            return Const(first.shape) if isinstance(second, Const) else second
-        if isinstance(second, Const) or first == second:
+        if isinstance(first, Cell) or isinstance(second, Cell) or first == second:
             return first
+        if isinstance(first, Const) or isinstance(second, Const):
+            if isinstance(first, Const) and isinstance(second, Const):
+                return Const(first.shape)
+            return second if isinstance(first, Const) else first
+        if not isinstance(first, Act) and not isinstance(second, Act):
+            reason = "one of several values, chosen while the network runs"
+            return refused(first.shape, (first, second), reason)
         first, second = self.data(first), self.data(second)
         if not isinstance(first, Act) or not isinstance(second, Act):
-            return first
-        src = norms.sources(self.graph, first) | norms.sources(self.graph, second)
+            return first if isinstance(first, Act) else second
         return Act(
-            src,
+            sources(self.graph, first) | sources(self.graph, second),
             first.labels,
             product=first.product or second.product,
             soft=first.soft or second.soft,
@@ -106,181 +139,34 @@ class Interpreter:
         )
 
 
+def fitted(value: Value, shape: tuple[int, ...]) -> Value:
+    """Rank-0 data beside arrays: repeated to their shape."""
+    if isinstance(value, Act) and not value.labels and shape:
+        return dataclasses.replace(value, labels=broadcast_labels((), shape, ()))
+    return value
+
+
 def live_equations(jaxpr: Jaxpr, used: Sequence[bool] | None) -> list[tuple[Any, list[bool]]]:
-    """The equations whose results are needed, with which of their results are."""
-    needed = set()
+    """The equations whose results are needed, with which of their results are.
+
+    Equations with effects are kept: a write to a mutable array has no result, or one that is
+    not used.
+    """
+    needed: set[Var] = set()
     for i, atom in enumerate(jaxpr.outvars):
-        if not isinstance(atom, Literal) and (used is None or used[i]):
+        if isinstance(atom, Var) and (used is None or used[i]):
             needed.add(atom)
     kept = []
     for eqn in reversed(jaxpr.eqns):
         live = [var in needed for var in eqn.outvars]
-        if any(live):
-            needed.update(atom for atom in eqn.invars if not isinstance(atom, Literal))
+        if any(live) or eqn.effects:
+            needed.update(atom for atom in eqn.invars if isinstance(atom, Var))
             kept.append((eqn, live))
     return kept[::-1]
 
 
-# --- calls, branches and loops ----------------------------------------------------------------
-
-
-def _jaxpr_of(param: Any) -> tuple[Jaxpr, list[Const]]:
+def opened(param: Any) -> tuple[Jaxpr, list[Value]]:
+    """A jaxpr in the parameters of an equation, with the values of its constvars."""
     if isinstance(param, ClosedJaxpr):
         return param.jaxpr, [constant(c) for c in param.consts]
-    return param, [Const(tuple(v.aval.shape)) for v in param.constvars]
-
-
-def _call(key: str):
-    def enter(tracer: Interpreter, eqn, ins, live):
-        jaxpr, consts = _jaxpr_of(eqn.params[key])
-        return tracer.run(jaxpr, consts, ins[len(ins) - len(jaxpr.invars) :], live)
-
-    return enter
-
-
-def enter_unknown(tracer: Interpreter, eqn, ins) -> list[Value] | None:
-    """Enters an unknown primitive that carries one jaxpr with matching arguments."""
-    inner = [p for p in eqn.params.values() if isinstance(p, (ClosedJaxpr, Jaxpr))]
-    if len(inner) != 1:
-        return None
-    jaxpr, consts = _jaxpr_of(inner[0])
-    want = [getattr(v.aval, "shape", None) for v in jaxpr.invars]
-    have = [getattr(v.aval, "shape", None) for v in eqn.invars]
-    results = [getattr(v.aval, "shape", None) for v in jaxpr.outvars]
-    if want != have or results != [getattr(v.aval, "shape", None) for v in eqn.outvars]:
-        return None
-    return tracer.run(jaxpr, consts, ins)
-
-
-def _cond(tracer: Interpreter, eqn, ins, live):
-    branches, index = eqn.params["branches"], ins[0]
-    if isinstance(index, Const) and index.value is not None:
-        branches = [branches[int(np.clip(index.value, 0, len(branches) - 1))]]
-    outs = None
-    for branch in branches:
-        jaxpr, consts = _jaxpr_of(branch)
-        results = tracer.run(jaxpr, consts, ins[1:], live)
-        outs = results if outs is None else list(map(tracer.join, outs, results))
-    return outs
-
-
-def _while(tracer: Interpreter, eqn, ins, live):
-    params = eqn.params
-    skip, count = params["cond_nconsts"], params["body_nconsts"]
-    jaxpr, consts = _jaxpr_of(params["body_jaxpr"])
-    carry = [_promote(value) for value in ins[skip + count :]]
-    outs = tracer.run(jaxpr, consts, [*ins[skip : skip + count], *carry])
-    return list(map(tracer.join, carry, outs))
-
-
-def _promote(value: Value) -> Value:
-    """A constant that a loop overwrites: data without a source."""
-    if isinstance(value, Const) and value.shape and value.value is None:
-        return Act(frozenset(), unknown_labels(value.shape), from_input=False)
-    if isinstance(value, Const) and value.value is not None and value.value.dtype.kind == "f":
-        return Act(frozenset(), unknown_labels(value.shape), from_input=False)
-    if isinstance(value, Const) and not value.shape:
-        return dataclasses.replace(value, value=None)
-    return value
-
-
-def _scan(tracer: Interpreter, eqn, ins, live):
-    params = eqn.params
-    length, num_consts, num_carry = params["length"], params["num_consts"], params["num_carry"]
-    jaxpr, closed = _jaxpr_of(params["jaxpr"])
-    consts = ins[:num_consts]
-    carry = ins[num_consts : num_consts + num_carry]
-    xs = ins[num_consts + num_carry :]
-    stacked = any(isinstance(x, (Weight, Joined)) for x in xs)
-    counted = any(isinstance(c, Const) and c.value is not None and not c.shape for c in carry)
-    indexed = counted and any(
-        isinstance(c, (Weight, Joined)) and c.shape[:1] == (length,) for c in consts
-    )
-    unroll = (stacked or indexed) and length <= _MAX_UNROLL
-    if not unroll:
-        carry = [_promote(c) for c in carry]
-        body = [tracer.data(x) if isinstance(x, (Weight, Joined)) else x for x in xs]
-        outs = tracer.run(jaxpr, closed, [*consts, *carry, *(_turn(x, 0) for x in body)])
-        first = list(map(tracer.join, carry, outs[:num_carry]))
-        return first + [
-            _stack(y, length, var)
-            for y, var in zip(outs[num_carry:], eqn.outvars[num_carry:], strict=True)
-        ]
-    carry = [_promote(c) if c.shape else c for c in carry]
-    stacks: list[list[Value]] = [[] for _ in range(len(eqn.outvars) - num_carry)]
-    turns = range(length - 1, -1, -1) if params["reverse"] else range(length)
-    used = [True] * num_carry + list(live[num_carry:])
-    for turn in turns:
-        outs = tracer.run(jaxpr, closed, [*consts, *carry, *(_turn(x, turn) for x in xs)], used)
-        carry = outs[:num_carry]
-        for stack, value in zip(stacks, outs[num_carry:], strict=True):
-            stack.append(value)
-    results = []
-    for stack, var in zip(stacks, eqn.outvars[num_carry:], strict=True):
-        value = stack[0]
-        for other in stack[1:]:
-            value = tracer.join(value, other)
-        results.append(_stack(value, length, var))
-    return [*carry, *results]
-
-
-def _turn(value: Value, turn: int) -> Value:
-    """What a loop sees of a stacked value in one turn."""
-    if isinstance(value, Weight):
-        return value.map(lambda v: v.window(0, turn, 1).drop((0,)))
-    if isinstance(value, Joined):
-        if value.axis != 0:
-            parts = tuple(
-                part.map(lambda v: v.window(0, turn, 1).drop((0,))) for part in value.parts
-            )
-            return Joined(value.axis - 1, parts)
-        part = value.select(turn, 1)
-        return part.map(lambda v: v.drop((0,)))
-    if isinstance(value, Act):
-        return value.plain(value.labels[1:])
-    known = value.value[turn] if value.value is not None else None
-    return dataclasses.replace(value, shape=value.shape[1:], value=known)
-
-
-def _stack(value: Value, length: int, var) -> Value:
-    if isinstance(value, Act):
-        return value.plain((unknown_labels((length,))[0], *value.labels))
-    shape = tuple(var.aval.shape)
-    if isinstance(value, Weight):
-        return value.map(lambda v: v.broadcast(shape, range(1, len(shape))))
-    return Const(shape, statistic=getattr(value, "statistic", False))
-
-
-CALLS: dict[str, Callable] = {
-    **{
-        name: _call("jaxpr")
-        for name in (
-            "jit",
-            "pjit",
-            "remat",
-            "remat2",
-            "checkpoint",
-            "shard_map",
-            "run_state",
-            "custom_vmap",
-        )
-    },
-    **{
-        name: _call("call_jaxpr")
-        for name in (
-            "closed_call",
-            "core_call",
-            "custom_jvp_call",
-            "custom_vjp_call",
-            "xla_call",
-            "custom_lin_call",
-            "composite",
-        )
-    },
-    "custom_vjp_call_jaxpr": _call("fun_jaxpr"),
-    "custom_vmap_call": _call("call"),
-    "cond": _cond,
-    "while": _while,
-    "scan": _scan,
-}
-"""Primitives that carry jaxprs."""
+    return param, [Const(shape_of(v.aval)) for v in param.constvars]

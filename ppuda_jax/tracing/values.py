@@ -1,17 +1,20 @@
-"""What the tracer knows about a value of a jaxpr: a constant, a parameter, or data.
+"""What the tracer knows about a value of a jaxpr.
+
+A value is a constant, a parameter (alone or joined with others), a refusal, data, or a
+mutable array that holds one of these.
 
 Legend: a *node* is a number into the list of `tracing.builder.GraphBuilder`; a *source* of a
 value is a node from which it can be computed through operations outside the vocabulary.
 """
 
 import dataclasses
-import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from ppuda_jax.tracing.views import View, regroup
+from ppuda_jax.tracing.labels import Labels, label_shape
+from ppuda_jax.tracing.states import PLAIN, Event, Key, State, Statistic, Taps, after
+from ppuda_jax.tracing.views import View
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -21,12 +24,29 @@ class Const:
     Attributes:
       shape: its shape.
       value: its value where it is small and known, else None.
-      statistic: derived from an array that the model stores (running statistics).
+      stored: derived from an array that the model stores (running statistics).
+      root: a square root or reciprocal was taken of a stored array, as in 1 / sqrt(variance).
     """
 
     shape: tuple[int, ...]
     value: np.ndarray | None = None
-    statistic: bool = False
+    stored: bool = False
+    root: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Merged:
+    """A further leaf in a parameter value.
+
+    Attributes:
+      view: the leaf and its layout.
+      how: name of the operation that merged it.
+      event: what that operation is in the vocabulary (`SCALE`, `SHIFT` or `ROOT`), else None.
+    """
+
+    view: View
+    how: str
+    event: Event | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -35,15 +55,17 @@ class Weight:
 
     Attributes:
       view: the leaf that the value is mainly made of, and its layout.
-      others: further leaves that were merged in, as (view, how), how a primitive's name.
-      statistic: combined with stored statistics or another array constant.
+      others: further leaves that were merged in, each once.
+      rooted: multiplied by the reciprocal root of an array that the model stores.
       function: name of the last nonlinear function that was applied, or "".
+      root: that function is a root.
     """
 
     view: View
-    others: tuple[tuple[View, str], ...] = ()
-    statistic: bool = False
+    others: tuple[Merged, ...] = ()
+    rooted: bool = False
     function: str = ""
+    root: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -57,9 +79,13 @@ class Weight:
         rank = len(shape) - len(self.shape)
         return self.map(lambda view: view.broadcast(shape, range(rank, len(shape))))
 
-    def map(self, change) -> "Weight":
+    def map(self, change: Callable[[View], View]) -> "Weight":
         """Applies a change of layout to the main view (others keep theirs)."""
         return dataclasses.replace(self, view=change(self.view))
+
+    def leaves(self) -> tuple[int, ...]:
+        """All leaves in the value."""
+        return (self.view.leaf, *(other.view.leaf for other in self.others))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -81,8 +107,16 @@ class Joined:
         shape[self.axis] = sum(part.shape[self.axis] for part in self.parts)
         return tuple(shape)
 
-    def select(self, start: int, count: int) -> "Weight | Joined | None":
-        """The part of the joined axis from `start` on; None if parts would be cut."""
+    def leaves(self) -> tuple[int, ...]:
+        """All leaves in the value."""
+        return tuple(leaf for part in self.parts for leaf in part.leaves())
+
+    def map(self, axis: int, change: Callable[[Weight], Weight]) -> "Joined":
+        """Changes every part; `axis` is the joined axis afterwards."""
+        return Joined(axis, tuple(map(change, self.parts)))
+
+    def select(self, start: int, count: int) -> "Weight | Joined":
+        """The part of the joined axis from `start` on."""
         chosen, position = [], 0
         for part in self.parts:
             size = part.shape[self.axis]
@@ -91,71 +125,28 @@ class Joined:
                 offset = low - position
                 chosen.append(part.map(lambda v, o=offset, n=high - low: v.window(self.axis, o, n)))
             position += size
-        if not chosen:
-            return None
         return chosen[0] if len(chosen) == 1 else Joined(self.axis, tuple(chosen))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Label:
-    """What a part of an axis of data means.
+class Refused:
+    """A value made of parameters in a way for which no rule proves a role.
+
+    It meets data as a constant would, and its leaves then get the reason.
 
     Attributes:
-      kind: "b" batch, "c" features, "s0", "s1"... space or tokens, "1" repeated, "?" unknown.
-      count: its size.
+      shape: its shape.
+      leaves: numbers of the leaves in it.
+      reason: why they cannot be predicted.
     """
 
-    kind: str
-    count: int
+    shape: tuple[int, ...]
+    leaves: tuple[int, ...]
+    reason: str
 
 
-Labels = tuple[tuple[Label, ...], ...]
-
-
-def label_shape(labels: Labels) -> tuple[int, ...]:
-    """Shape of a value with these labels."""
-    return tuple(math.prod(part.count for part in axis) for axis in labels)
-
-
-def reshape_labels(labels: Labels, shape: Sequence[int]) -> Labels:
-    """Labels after a reshape in row-major order."""
-    parts = [part for axis in labels for part in axis if part.count > 1]
-
-    def split(part: Label, inner: int) -> tuple[Label, Label]:
-        return Label(part.kind, part.count // inner), Label(part.kind, inner)
-
-    groups = regroup(parts, shape, split)
-    if groups is None:
-        return unknown_labels(shape)
-    return tuple(tuple(group) for group in groups)
-
-
-def unknown_labels(shape: Sequence[int]) -> Labels:
-    """Labels of a value about which nothing is known."""
-    return tuple((Label("?", n),) if n > 1 else () for n in shape)
-
-
-def axis_labels(kind: str, count: int) -> tuple[Label, ...]:
-    """The label of a whole axis."""
-    return (Label(kind, count),) if count > 1 else ()
-
-
-def _count(axis: tuple[Label, ...]) -> int:
-    return math.prod(part.count for part in axis)
-
-
-def merge_labels(first: Labels, second: Labels) -> Labels:
-    """Labels of an elementwise result: whichever operand knows more about an axis."""
-    if len(first) != len(second):
-        return first
-    return tuple(
-        b if b and (not a or a[0].kind in "1?" or _count(a) < _count(b)) else a
-        for a, b in zip(first, second, strict=True)
-    )
-
-
-class Pending:
-    """A pooling node that is created when something in the vocabulary uses it.
+class Pool:
+    """A pool that gets a node when something in the vocabulary uses it.
 
     Statistics of norms are means too; only what is used as data becomes a node.
 
@@ -177,82 +168,23 @@ class Pending:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Stat:
-    """Marks data that is a statistic (a reduction) of other data.
-
-    Attributes:
-      of: keys (`Act.key`) of what it is a statistic of, the newest first.
-      mixes: features were reduced (layer norm) rather than batch and space only (batch norm).
-      root: a square root or reciprocal was taken, as in 1 / sqrt(variance).
-      scale: a parameter that was multiplied in.
-      bias: a parameter that was added.
-    """
-
-    of: tuple[frozenset, ...]
-    mixes: bool
-    root: bool = False
-    scale: Weight | None = None
-    bias: Weight | None = None
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Fresh:
-    """Marks the result of a norm's scale, to which the norm's bias may be added.
-
-    Attributes:
-      node: the norm's node.
-      of: keys of the data that was normalised.
-      size: number of scales.
-    """
-
-    node: int
-    of: tuple[frozenset, ...]
-    size: int
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Taps:
-    """Marks shifted slices of one value, and sums or maxima of them.
-
-    Attributes:
-      offsets: the shifts, one tuple each.
-      how: "add" or "max" once several were joined, else "".
-      of: key of what was sliced.
-      pending: the pool that a sum or maximum of slices is, if several were joined.
-    """
-
-    offsets: frozenset[tuple[int, ...]]
-    how: str
-    of: frozenset
-    pending: Pending | None = None
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
 class Act:
     """Data: a value that depends on the input (or on a token made of a parameter).
 
     Attributes:
-      src: nodes that it comes from.
+      src: nodes that it comes from, and pools that have no node yet.
       labels: meaning of its axes.
-      pending: pooling that has no node yet.
-      stat: set if it is a statistic.
-      norm: set if it is normalised and waits for its scale: whether features were mixed.
-      fresh: set right after a norm's scale.
+      state: how far it has come in a pattern.
       product: contains a product of two pieces of data (attention logits).
       soft: contains an exponential (softmax).
-      taps: set for shifted slices.
       from_input: depends on the input.
     """
 
-    src: frozenset
+    src: Key
     labels: Labels
-    pending: Pending | None = None
-    stat: Stat | None = None
-    norm: bool | None = None
-    fresh: Fresh | None = None
+    state: State = PLAIN
     product: bool = False
     soft: bool = False
-    taps: Taps | None = None
     from_input: bool = True
 
     @property
@@ -261,31 +193,74 @@ class Act:
         return label_shape(self.labels)
 
     @property
-    def key(self) -> frozenset:
-        """Identifies where the data comes from, also before a pooling node exists."""
-        return frozenset((self.pending,)) if self.pending is not None else self.src
+    def statistic(self) -> Statistic | None:
+        """The state if it is a statistic (pooled or not)."""
+        return self.state if isinstance(self.state, Statistic) else None
 
-    def plain(self, labels: Labels) -> "Act":
-        """The same data with other labels, without marks that only hold for the moment."""
-        return Act(
-            self.src,
-            labels,
-            pending=self.pending,
-            stat=self.stat,
-            product=self.product,
-            soft=self.soft,
-            from_input=self.from_input,
-        )
+    @property
+    def taps(self) -> Taps | None:
+        """The state if it is shifted slices."""
+        return self.state if isinstance(self.state, Taps) else None
+
+    def put(self, state: State) -> "Act":
+        """The same data in another state."""
+        return self if state == self.state else dataclasses.replace(self, state=state)
+
+    def after(self, event: Event, labels: Labels | None = None) -> "Act":
+        """The data after an event that creates nothing, with other labels if they change."""
+        state = after(self.state, event)
+        if labels is None:
+            return self.put(state)
+        return dataclasses.replace(self, labels=labels, state=state)
+
+    def settled(self) -> "Act":
+        """Ends a sum or maximum of shifted slices: from here on it is a pool."""
+        return self.put(PLAIN) if self.taps is not None and self.taps.is_pool else self
+
+    def moved(self, labels: Labels) -> "Act":
+        """The same data with other labels; only statistics stay what they are."""
+        state = self.state if isinstance(self.state, Statistic) else PLAIN
+        return dataclasses.replace(self, labels=labels, state=state)
+
+    def on(self, src: Key, labels: Labels | None = None) -> "Act":
+        """Plain data of the same origin that comes from other nodes."""
+        return Act(src, self.labels if labels is None else labels, from_input=self.from_input)
 
 
-Value = Any
-"""Const, Weight, Joined or Act."""
+def sourceless(labels: Labels) -> Act:
+    """Data that comes from no node: a constant where data will be."""
+    return Act(frozenset(), labels, from_input=False)
 
 
-def settle(act: Act) -> Act:
-    """Ends a sum or maximum of shifted slices: from here on it is a pool."""
-    if act.taps is None:
-        return act
-    if act.taps.pending is None:
-        return act
-    return dataclasses.replace(act, pending=act.taps.pending, taps=None)
+@dataclasses.dataclass(eq=False, slots=True)
+class Cell:
+    """A mutable array (`jax.new_ref`), or the argument of a kernel that is one.
+
+    Attributes:
+      value: what it holds now.
+      shape: its shape.
+    """
+
+    value: "Const | Weight | Joined | Refused | Act"
+    shape: tuple[int, ...]
+
+
+Value = Const | Weight | Joined | Refused | Act | Cell
+
+
+def leaves_of(values: Iterable[Value]) -> tuple[int, ...]:
+    """The parameter leaves in some values, each once."""
+    found: dict[int, None] = {}
+    for value in values:
+        if isinstance(value, Refused):
+            found.update(dict.fromkeys(value.leaves))
+        elif isinstance(value, (Weight, Joined)):
+            found.update(dict.fromkeys(value.leaves()))
+    return tuple(found)
+
+
+def refused(shape: Sequence[int], values: Iterable[Value], reason: str) -> Refused:
+    """A value made of parameters that is followed no further."""
+    values = tuple(values)
+    earlier = next((value for value in values if isinstance(value, Refused)), None)
+    return Refused(tuple(shape), leaves_of(values), earlier.reason if earlier else reason)

@@ -1,80 +1,93 @@
 """Reductions of data: statistics, and pools that become nodes once they are used as data."""
 
 import dataclasses
+from collections.abc import Sequence
 
-from ppuda_jax.tracing.values import Act, Labels, Pending, Stat, Taps, settle
+from ppuda_jax.tracing.labels import ANY, SAME, Label, Labels, label_shape, without
+from ppuda_jax.tracing.states import Joint, Plain, Pooled, Statistic, Taps
+from ppuda_jax.tracing.table import Kind
+from ppuda_jax.tracing.values import PLAIN, Act, Event, Pool
 
-COLUMNS = "columns"
-"""`Taps.how` of slices that were concatenated."""
+_NAMES = {Kind.ADDITIVE: "avg_pool", Kind.MAXIMUM: "max_pool"}
+_JOINTS = {Kind.ADDITIVE: Joint.SUM, Kind.MAXIMUM: Joint.MAXIMUM}
 
 
-def reduce(act: Act, axes: tuple[int, ...], name: str) -> Act:
+def reduce(act: Act, axes: tuple[int, ...], kind: Kind) -> Act:
     """Data reduced over axes: a statistic, and a pooling if it is later used as data."""
-    act = settle(act)
+    act = act.settled()
+    earlier = act.statistic
     gone = [part for i in axes for part in act.labels[i]]
-    labels = tuple(axis for i, axis in enumerate(act.labels) if i not in axes)
+    labels = without(act.labels, axes)
     if not gone:
-        return dataclasses.replace(act.plain(labels), norm=act.norm)
-    kinds = {part.kind for part in gone} - {"1"}
-    of = (act.key, *(act.stat.of if act.stat is not None else ()))
-    mixes = "c" in kinds or ("?" in kinds and "b" not in kinds)
-    mixes = mixes or bool(act.stat is not None and act.stat.mixes and not act.pending)
-    pending = _pending(act, gone, labels, name) if not act.soft else None
-    stat = Stat(of, mixes)
-    return Act(
-        act.src,
-        labels,
-        pending=pending,
-        stat=stat,
-        product=act.product,
-        soft=act.soft,
-        from_input=act.from_input,
+        return act.after(Event.RENAME, labels).put(act.state if act.taps is None else PLAIN)
+    kinds = {part.kind for part in gone} - {SAME}
+    of = (act.src, *(earlier.of if earlier is not None else ()))
+    mixes = "c" in kinds or (ANY in kinds and "b" not in kinds)
+    mixes = mixes or bool(type(earlier) is Statistic and earlier.mixes)
+    pool = _pool(act, gone, labels, kind) if not act.soft else None
+    still = isinstance(earlier, Pooled) and not kinds and not act.soft
+    return dataclasses.replace(
+        act,
+        src=act.src if pool is None else frozenset((pool,)),
+        labels=labels,
+        state=Statistic(of, mixes) if pool is None and not still else Pooled(of, mixes),
     )
 
 
-def _pending(act: Act, gone, labels: Labels, name: str) -> Pending | None:
-    kinds = {part.kind for part in gone} - {"1"}
-    if not kinds or any(kind[0] != "s" for kind in kinds):
-        return act.pending if act.pending is not None and not kinds else None
-    if name not in ("reduce_sum", "reduce_max"):
+def _pool(act: Act, gone: Sequence[Label], labels: Labels, kind: Kind) -> Pool | None:
+    """The pool that a reduction is, if it is one over space alone."""
+    counts = [part.count for part in gone if part.kind != SAME]
+    kinds = {part.kind for part in gone} - {SAME}
+    if not kinds or any(kind[0] != "s" for kind in kinds) or kind not in _NAMES:
         return None
-    left = {part.kind for axis in labels for part in axis}
-    counts = [part.count for part in gone if part.kind != "1"]
     window = (counts[0], counts[1] if len(counts) > 1 else 1)
-    if kinds & left:
-        return Pending("avg_pool" if name == "reduce_sum" else "max_pool", act, window)
+    if kinds & {part.kind for axis in labels for part in axis}:
+        return Pool(_NAMES[kind], act, window)
+    name = "glob_avg" if kind is Kind.ADDITIVE else "max_pool"
     source = act
-    kind = "glob_avg" if name == "reduce_sum" else "max_pool"
-    earlier = act.pending
-    if earlier is not None and earlier.node is None and earlier.squeeze and earlier.kind == kind:
-        source = earlier.source
-    return Pending(kind, source, window, squeeze=True)
+    for earlier in act.src if isinstance(act.state, Pooled) else ():
+        # First over the height, then over the width: one pool.
+        if isinstance(earlier, Pool) and (earlier.node, earlier.kind) == (None, name):
+            source = earlier.source if earlier.squeeze else source
+    return Pool(name, source, window, squeeze=True)
 
 
-def merge_taps(name: str, first: Act, second: Act) -> Taps | None:
+def merge_taps(kind: Kind, inverse: bool, first: Act, second: Act) -> Act | None:
     """Joins shifted slices of one value into the sum or maximum that is a pool."""
-    a, b = first.taps, second.taps
-    how = {"add": "add", "add_any": "add", "max": "max"}.get(name)
-    if a is None or b is None or how is None or a.of != b.of or a.offsets & b.offsets:
+    a, b, how = first.taps, second.taps, _JOINTS.get(kind)
+    if a is None or b is None or how is None or inverse:
         return None
-    if a.how not in ("", how) or b.how not in ("", how):
+    if a.of.src != b.of.src or a.offsets & b.offsets or not {a.how, b.how} <= {Joint.NOT, how}:
         return None
     offsets = a.offsets | b.offsets
-    window = (
-        len({offset[0] for offset in offsets}),
-        len({offset[1] for offset in offsets}) if len(next(iter(offsets))) > 1 else 1,
-    )
-    source = dataclasses.replace(first, taps=None, norm=None, fresh=None)
-    kind = "max_pool" if how == "max" else "avg_pool"
-    return Taps(offsets, how, a.of, Pending(kind, source, window))
+    width = len({offset[1] for offset in offsets}) if len(next(iter(offsets))) > 1 else 1
+    window = (len({offset[0] for offset in offsets}), width)
+    pool = Pool(_NAMES[kind], a.of, window)
+    return dataclasses.replace(first, src=frozenset((pool,)), state=Taps(offsets, how, a.of))
 
 
-def side_by_side(members: list[Act]) -> Taps | None:
+def side_by_side(members: Sequence[Act]) -> Taps | None:
     """Marks shifted slices that are concatenated: the columns of a convolution."""
     taps = [member.taps for member in members]
-    if len(taps) < 2 or any(tap is None or tap.how for tap in taps):
+    single = [tap for tap in taps if tap is not None and tap.how is Joint.NOT]
+    if len(taps) < 2 or len(single) < len(taps):
         return None
-    offsets = frozenset().union(*(tap.offsets for tap in taps))
-    if len(offsets) != len(taps) or len({tap.of for tap in taps}) > 1:
+    offsets = frozenset().union(*(tap.offsets for tap in single))
+    if len(offsets) != len(taps) or len({tap.of.src for tap in single}) > 1:
         return None
-    return Taps(offsets, COLUMNS, taps[0].of)
+    return Taps(offsets, Joint.COLUMNS, single[0].of)
+
+
+def shifted(act: Act, labels: Labels, starts: Sequence[int]) -> Act:
+    """A slice: one of the taps of a window if it moves over space and keeps everything else."""
+    act = act.settled()
+    space = [i for i, axis in enumerate(act.labels) if len(axis) == 1 and axis[0].kind[0] == "s"]
+    shape = label_shape(labels)
+    changed = {i for i, n in enumerate(act.shape) if n != shape[i]}
+    if not changed or not changed <= set(space):
+        return act.after(Event.CUT, labels)
+    moved = act.after(Event.SHIFTED_SLICE, labels)
+    if not isinstance(act.state, (Plain, Taps)):
+        return moved
+    offset = tuple(int(starts[i]) for i in space)
+    return moved.put(Taps(frozenset((offset,)), Joint.NOT, act.put(PLAIN)))

@@ -1,18 +1,30 @@
 """Parameters that are used as data: positional encodings, class tokens, learnt queries."""
 
 from ppuda_jax.tracing.builder import GraphBuilder
-from ppuda_jax.tracing.values import Act, Labels, Weight, axis_labels
-from ppuda_jax.tracing.views import Axis
+from ppuda_jax.tracing.labels import Labels, axis_labels
+from ppuda_jax.tracing.values import Act, Refused, Weight, refused
+from ppuda_jax.tracing.views import Axis, Digit
 
 
-def token(graph: GraphBuilder, weight: Weight, labels: Labels | None = None) -> Act:
-    """Turns a parameter that is used as data (a class token, a learnt query) into a node."""
-    shape = weight.shape
+def token(graph: GraphBuilder, weight: Weight, labels: Labels | None = None) -> Act | Refused:
+    """Turns a parameter that stands beside data (a class token, a learnt query) into a node.
+
+    Args:
+      graph: gets the node.
+      weight: the parameter.
+      labels: what its axes mean where the data beside it tells.
+
+    Returns:
+      The token, or the refusal of a parameter that is not followed.
+    """
     if labels is None:
+        last = len(weight.shape) - 1
         labels = tuple(
-            axis_labels("c" if i == len(shape) - 1 else f"s{i}", n) for i, n in enumerate(shape)
+            axis_labels("c" if i == last else f"s{i}", n) for i, n in enumerate(weight.shape)
         )
     use = graph.shared(weight.view)
+    if use is None and not weight.view.leaf_digits and not weight.view.fixed and weight.shape:
+        return refused(weight.shape, (weight,), "used as data after a change that is not followed")
     node = use.node if use is not None else position(graph, weight, labels)
     refuse_others(graph, weight)
     return Act(frozenset((node,)), labels, from_input=False)
@@ -20,7 +32,7 @@ def token(graph: GraphBuilder, weight: Weight, labels: Labels | None = None) -> 
 
 def position(graph: GraphBuilder, weight: Weight, labels: Labels) -> int:
     """Creates a pos_enc node: features on the "c" axes, positions on the others."""
-    features: list = []
+    features: list[Digit] = []
     places: list[Axis] = []
     varying = weight.view.varying()
     feature_axes = [i for i in varying if labels[i] and labels[i][-1].kind == "c"]
@@ -54,6 +66,7 @@ def _square(digits: Axis) -> list[Axis]:
 
 def refuse_others(graph: GraphBuilder, weight: Weight) -> None:
     """Records that the further leaves of a value have no node of their own."""
-    for view, how in weight.others:
-        if view.leaf != weight.view.leaf:
-            graph.refuse(view.leaf, f"merged into another parameter ({how}) before its use")
+    for other in weight.others:
+        if other.view.leaf != weight.view.leaf:
+            reason = f"merged into another parameter ({other.how}) before its use"
+            graph.refuse(other.view.leaf, reason)

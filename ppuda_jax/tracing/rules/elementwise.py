@@ -1,230 +1,197 @@
-"""Rules for elementwise primitives and for those outside the vocabulary."""
+"""Rules for elementwise primitives of one or two arguments."""
 
 import dataclasses
 
-from ppuda_jax.tracing.interpreter import Interpreter, enter_unknown
-from ppuda_jax.tracing.patterns import norms
-from ppuda_jax.tracing.values import Act, Const, Joined, Value, Weight, settle, unknown_labels
+import numpy as np
 
-_ROOTS = ("rsqrt", "sqrt", "pow", "integer_pow", "cbrt")
-_IDENTITY = (
-    "convert_element_type",
-    "copy",
-    "stop_gradient",
-    "reduce_precision",
-    "copy_p",
-    "name",
-    "layout_constraint",
-    "reshard",
-    "pvary",
-    "sharding_constraint",
-    "mesh_cast",
+from ppuda_jax.tracing import weights
+from ppuda_jax.tracing.interpreter import Interpreter, fitted
+from ppuda_jax.tracing.patterns import convolutions, gates, norms
+from ppuda_jax.tracing.patterns.sources import sources
+from ppuda_jax.tracing.rules.outside import contract
+from ppuda_jax.tracing.table import Equation, Kind, Result, elementwise, rule
+from ppuda_jax.tracing.values import Act, Const, Event, Joined, Value, Weight, refused
+
+_EVENTS = {
+    Kind.LINEAR: Event.RENAME,
+    Kind.SQUARE: Event.SQUARE,
+    Kind.ROOT: Event.ROOT,
+}
+
+
+@rule(
+    *("copy", "stop_gradient", "reduce_precision", "copy_p", "name", "layout_constraint"),
+    *("reshard", "pvary", "sharding_constraint", "mesh_cast"),
+    kind=Kind.IDENTITY,
 )
-LINEAR_UNARY = (*_IDENTITY, "neg", "real")
-PASSED_ON = ("optimization_barrier", "pbroadcast", "tie")
+@rule("convert_element_type", kind=Kind.IDENTITY, fold=lambda eqn, x: np.asarray(x))
+def same(tracer: Interpreter, eqn: Equation, ins: list[Value]) -> Result:
+    """The argument itself."""
+    return ins[0]
 
 
-def output_shape(eqn) -> tuple[int, ...]:
-    """Shape of the first result of an equation."""
-    return tuple(eqn.outvars[0].aval.shape)
+@rule("optimization_barrier", "pbroadcast", "tie", kind=Kind.IDENTITY)
+def passed_on(tracer: Interpreter, eqn: Equation, ins: list[Value]) -> Result:
+    """Results that are the arguments one by one."""
+    return ins[-len(eqn.outs) :]
 
 
-def default(tracer: Interpreter, eqn, ins: list[Value]) -> Value | list[Value]:
-    """Contracts a primitive outside the vocabulary: its inputs lead to its outputs."""
-    entered = enter_unknown(tracer, eqn, ins)
-    if entered is not None:
-        return entered
-    shape = output_shape(eqn) if hasattr(eqn.outvars[0].aval, "shape") else ()
-    acts = [value for value in ins if isinstance(value, Act)]
-    weights = [value for value in ins if isinstance(value, (Weight, Joined))]
-    if not acts:
-        merged = merge_weights(tracer, eqn.primitive.name, weights)
-        if merged.shape != shape:
-            merged = merged.map(lambda v: v.opaque(shape))
-        return dataclasses.replace(merged, function=eqn.primitive.name)
-    for weight in weights:
-        for part in weight.parts if isinstance(weight, Joined) else (weight,):
-            tracer.graph.refuse(
-                part.view.leaf,
-                f"used by the operation {eqn.primitive.name}, for which there is no decoder",
-            )
-    act = acts[0]
-    for other in acts[1:]:
-        act = norms.combine(tracer.graph, eqn.primitive.name, act, other)
-    act = settle(act)
-    if act.shape != shape:
-        return _others(eqn, act)
-    return act.plain(act.labels)
-
-
-def _others(eqn, act: Act) -> list[Act]:
-    return [
-        act.plain(act.labels if tuple(v.aval.shape) == act.shape else unknown_labels(v.aval.shape))
-        for v in eqn.outvars
-    ]
-
-
-def merge_weights(tracer: Interpreter, name: str, values: list[Value]) -> Weight:
-    """Arithmetic among parameters: the leaf that shows most elements is the main one."""
-    flat = [flatten_joined(value) for value in values]
-    main = max(flat, key=lambda w: (w.view.coverage, not w.function))
-    others = list(main.others)
-    for weight in flat:
-        if weight is main:
-            continue
-        if weight.view.leaf != main.view.leaf:
-            how = weight.function if weight.function in _ROOTS else name
-            others.append((weight.view, how))
-        others += [item for item in weight.others if item[0].leaf != main.view.leaf]
-    return dataclasses.replace(main, others=tuple(others), statistic=any(w.statistic for w in flat))
-
-
-def flatten_joined(value: Value) -> Weight:
-    """A concatenation as one value that hides its layout."""
-    if isinstance(value, Weight):
-        return value
-    others = tuple((part.view, "concatenate") for part in value.parts[1:])
-    head = value.parts[0]
-    return dataclasses.replace(head.map(lambda v: v.opaque(value.shape)), others=others)
-
-
-def unary(tracer: Interpreter, eqn, ins: list[Value]) -> Value:
-    """One argument, elementwise."""
-    name, value = eqn.primitive.name, ins[0]
+@rule("neg", kind=Kind.LINEAR, fold=elementwise(np.negative))
+@rule("real", kind=Kind.LINEAR)
+@rule("square", kind=Kind.SQUARE)
+@rule("rsqrt", "sqrt", "integer_pow", "cbrt", kind=Kind.ROOT)
+@rule("exp", "exp2", kind=Kind.EXPONENTIAL)
+@rule("sign", kind=Kind.FUNCTION, fold=elementwise(np.sign))
+@rule("not", kind=Kind.FUNCTION, fold=elementwise(np.logical_not))
+@rule(
+    *("log", "log1p", "expm1", "tanh", "logistic", "erf", "erfc", "erf_inv", "lgamma"),
+    *("abs", "floor", "ceil", "round", "is_finite", "population_count", "imag", "conj"),
+    *("sin", "cos", "tan", "asin", "acos", "atan"),
+    *("sinh", "cosh", "asinh", "acosh", "atanh"),
+    kind=Kind.FUNCTION,
+)
+def unary(tracer: Interpreter, eqn: Equation, ins: list[Value]) -> Result:
+    """One argument."""
+    (value,) = ins
     if isinstance(value, Joined):
-        return Joined(value.axis, tuple(unary(tracer, eqn, [part]) for part in value.parts))
+        return value.map(value.axis, lambda part: _of_weight(eqn, part))
     if isinstance(value, Weight):
-        if name in LINEAR_UNARY:
-            return value
-        return dataclasses.replace(value, function=name)
-    value = settle(value) if name not in _IDENTITY else value
-    if name in LINEAR_UNARY:
-        return value
-    stat = value.stat
-    if stat is not None and name in _ROOTS:
-        stat = dataclasses.replace(stat, root=True)
-    soft = value.soft or name in ("exp", "exp2")
-    norm = value.norm if name == "square" else None
-    return dataclasses.replace(value, stat=stat, soft=soft, norm=norm, fresh=None, taps=None)
+        return _of_weight(eqn, value)
+    if not isinstance(value, Act):
+        return contract(tracer, eqn, ins)
+    act = value.settled().after(_EVENTS.get(eqn.kind, Event.FUNCTION))
+    if eqn.kind is Kind.ROOT and act.statistic is not None:
+        act = act.put(dataclasses.replace(act.statistic, root=True))
+    return dataclasses.replace(act, soft=True) if eqn.kind is Kind.EXPONENTIAL else act
 
 
-def passed_on(tracer: Interpreter, eqn, ins: list[Value]) -> list[Value]:
-    """Results that are the arguments one by one (barriers)."""
-    return ins[-len(eqn.outvars) :]
+def _of_weight(eqn: Equation, weight: Weight) -> Weight:
+    if eqn.kind is Kind.LINEAR:
+        return weight
+    return dataclasses.replace(weight, function=eqn.name, root=eqn.kind is Kind.ROOT)
 
 
-def binary(tracer: Interpreter, eqn, ins: list[Value]) -> Value:
-    """Two arguments, elementwise."""
-    name = eqn.primitive.name
-    first, second = ins
+@rule("add", "add_any", kind=Kind.ADDITIVE, fold=elementwise(np.add))
+@rule("sub", kind=Kind.ADDITIVE, inverse=True, fold=elementwise(np.subtract))
+@rule("mul", kind=Kind.MULTIPLICATIVE, fold=elementwise(np.multiply))
+@rule("div", kind=Kind.MULTIPLICATIVE, inverse=True)
+@rule("max", kind=Kind.MAXIMUM, fold=elementwise(np.maximum))
+@rule("min", kind=Kind.MINIMUM, fold=elementwise(np.minimum))
+@rule("pow", kind=Kind.ROOT)
+@rule("rem", kind=Kind.FUNCTION, fold=elementwise(np.fmod))
+@rule("eq", kind=Kind.FUNCTION, fold=elementwise(np.equal))
+@rule("ne", kind=Kind.FUNCTION, fold=elementwise(np.not_equal))
+@rule("lt", kind=Kind.FUNCTION, fold=elementwise(np.less))
+@rule("le", kind=Kind.FUNCTION, fold=elementwise(np.less_equal))
+@rule("gt", kind=Kind.FUNCTION, fold=elementwise(np.greater))
+@rule("ge", kind=Kind.FUNCTION, fold=elementwise(np.greater_equal))
+@rule("and", kind=Kind.FUNCTION, fold=elementwise(np.logical_and))
+@rule("or", kind=Kind.FUNCTION, fold=elementwise(np.logical_or))
+@rule("xor", "atan2", "nextafter", kind=Kind.FUNCTION)
+def binary(tracer: Interpreter, eqn: Equation, ins: list[Value]) -> Result:
+    """Two arguments."""
+    first, second = (fitted(value, eqn.shape) for value in ins)
     if isinstance(first, Act) and isinstance(second, Act):
-        return norms.combine(tracer.graph, name, first, second)
-    if isinstance(first, Act) or isinstance(second, Act):
-        act, other = (first, second) if isinstance(first, Act) else (second, first)
-        if isinstance(other, Const):
-            return _with_const(name, act, other, other is first)
-        return _with_weight(tracer, eqn, act, other, other is first)
-    if isinstance(first, Const) or isinstance(second, Const):
-        weight, other = (first, second) if isinstance(second, Const) else (second, first)
-        return _weight_const(eqn, weight, other)
-    return merge_weights(tracer, name, [first, second]).fit(output_shape(eqn))
+        return gates.combine(tracer.graph, eqn, first, second)
+    if isinstance(first, Act) and isinstance(second, Const):
+        return _with_const(eqn, first, second, const_first=False)
+    if isinstance(second, Act) and isinstance(first, Const):
+        return _with_const(eqn, second, first, const_first=True)
+    if isinstance(first, Act) and isinstance(second, (Weight, Joined)):
+        return _with_parameter(tracer, eqn, first, second, weight_first=False)
+    if isinstance(second, Act) and isinstance(first, (Weight, Joined)):
+        return _with_parameter(tracer, eqn, second, first, weight_first=True)
+    return _before_data(eqn, first, second)
 
 
-def _with_const(name: str, act: Act, const: Const, const_first: bool) -> Act:
-    act = norms.const_scale(act, const)
-    if act.stat is not None and (name == "pow" or (name == "div" and const_first)):
-        return dataclasses.replace(act, stat=dataclasses.replace(act.stat, root=True))
-    if name in ("add", "sub", "mul", "div", "add_any"):
-        return dataclasses.replace(act, fresh=None)
-    if name in ("max", "min") and act.stat is not None:
-        return act
-    return dataclasses.replace(act, norm=None, fresh=None)
+# --- data and a constant ----------------------------------------------------------------------
 
 
-def _weight_const(eqn, weight: Value, const: Const) -> Value:
+def _with_const(eqn: Equation, act: Act, const: Const, const_first: bool) -> Act:
+    if eqn.kind is Kind.MULTIPLICATIVE:
+        act = norms.stored(act.settled(), const)
+    act = act.settled()
+    inverted = eqn.kind is Kind.MULTIPLICATIVE and eqn.rule.inverse and const_first
+    if act.statistic is not None and (eqn.kind is Kind.ROOT or inverted):
+        return act.put(dataclasses.replace(act.statistic, root=True))
+    if eqn.kind is Kind.ADDITIVE:
+        return act.after(Event.SUM_CONSTANT)
+    if eqn.kind is Kind.MULTIPLICATIVE:
+        return act.after(Event.TIMES_CONSTANT)
+    limit = eqn.kind in (Kind.MAXIMUM, Kind.MINIMUM)
+    return act.after(Event.LIMIT if limit else Event.FUNCTION)
+
+
+# --- data and a parameter ---------------------------------------------------------------------
+
+
+def _with_parameter(
+    tracer: Interpreter, eqn: Equation, act: Act, weight: Weight | Joined, weight_first: bool
+) -> Result:
+    graph = tracer.graph
     if isinstance(weight, Joined):
-        return Joined(weight.axis, tuple(_weight_const(eqn, p, const) for p in weight.parts))
-    weight = weight.fit(output_shape(eqn))
-    return dataclasses.replace(weight, statistic=weight.statistic or const.statistic)
-
-
-def _with_weight(tracer: Interpreter, eqn, act: Act, weight: Value, weight_first: bool) -> Value:
-    name, graph = eqn.primitive.name, tracer.graph
-    if isinstance(weight, Weight):
-        use = graph.shared(weight.view)
-        if use is not None and graph.nodes[use.node].kind == "pos_enc":
-            same = tracer.data(weight, act.labels if weight.shape == act.shape else None)
-            pair = (same, act) if weight_first else (act, same)
-            return norms.combine(graph, name, *pair)
-    if not act.from_input and isinstance(weight, Weight):
-        leaf_shape = graph.tree.shapes[weight.view.leaf]
-        if len(leaf_shape) > 1 and weight.shape == leaf_shape == act.shape:
-            graph.refuse_behind(act.src, "an adapter that is added to another parameter")
-            return weight
-    if isinstance(weight, Joined):
-        if name in norms.ADDITIVE + norms.MULTIPLICATIVE:
+        if eqn.kind in (Kind.ADDITIVE, Kind.MULTIPLICATIVE):
             return _with_joined(tracer, eqn, act, weight)
-        return default(tracer, eqn, [act, weight])
-    act = settle(act) if act.taps is None or act.taps.how else act
-    if name in norms.ADDITIVE:
-        if name == "sub" and weight_first and act.stat is not None:
-            return norms.shift(graph, act, weight, "add")
-        return norms.shift(graph, act, weight, name)
-    if name == "mul" or (name == "div" and not weight_first):
-        if name == "mul" and act.taps is not None and weight.view.fixed:
-            tapped = norms.tap(graph, act, weight)
+        return contract(tracer, eqn, [act, weight])
+    use = graph.shared(weight.view)
+    if use is not None and graph.nodes[use.node].kind == "pos_enc":
+        token = tracer.data(weight, act.labels if weight.shape == act.shape else None)
+        if isinstance(token, Act):
+            pair = (token, act) if weight_first else (act, token)
+            return gates.combine(graph, eqn, *pair)
+    if _is_adapted(tracer, act, weight):
+        graph.refuse_behind(act.src, "an adapter that is added to another parameter")
+        return weight
+    act = act.settled()
+    if eqn.kind is Kind.ADDITIVE:
+        # A statistic that is subtracted from a parameter is the norm's folded offset.
+        offset = eqn.rule.inverse and not (weight_first and act.statistic is not None)
+        return norms.shift(graph, act, weight, negative=offset)
+    if eqn.kind is Kind.MULTIPLICATIVE and not (eqn.rule.inverse and weight_first):
+        if act.taps is not None and weight.view.fixed and not eqn.rule.inverse:
+            tapped = convolutions.tap(graph, act, weight)
             if tapped is not None:
                 return tapped
-        return norms.scale(graph, dataclasses.replace(act, taps=None), weight)
-    return default(tracer, eqn, [act, weight])
+        return norms.scale(graph, act, weight)
+    return contract(tracer, eqn, [act, weight])
 
 
-def _with_joined(tracer: Interpreter, eqn, act: Act, joined: Joined) -> Act:
+def _is_adapted(tracer: Interpreter, act: Act, weight: Weight) -> bool:
+    """Whether data is made of parameters alone and changes a whole kernel."""
+    shape = tracer.graph.tree.shapes[weight.view.leaf]
+    return not act.from_input and len(shape) > 1 and weight.shape == shape == act.shape
+
+
+def _with_joined(tracer: Interpreter, eqn: Equation, act: Act, joined: Joined) -> Act:
     """A concatenated bias or scale: one node for each part."""
-    nodes: frozenset = frozenset()
-    meet = norms.shift if eqn.primitive.name in norms.ADDITIVE else norms.scale
-    base = Act(norms.sources(tracer.graph, act), act.labels)
+    nodes: frozenset[int] = frozenset()
+    base = act.on(sources(tracer.graph, act))
     for part in joined.parts:
-        result = meet(tracer.graph, base, part, *(("add",) if meet is norms.shift else ()))
-        nodes |= norms.sources(tracer.graph, result)
-    return Act(nodes, act.labels, from_input=act.from_input)
-
-
-def select(tracer: Interpreter, eqn, ins: list[Value]) -> Value:
-    """select_n, clamp and the like: masks, activation functions, learnt slopes."""
-    graph = tracer.graph
-    cases = ins[1:] if eqn.primitive.name == "select_n" else ins
-    acts = [value for value in cases if isinstance(value, Act)]
-    weights = [value for value in cases if isinstance(value, (Weight, Joined))]
-    if not acts and weights:
-        if isinstance(ins[0], Act):
-            acts = [tracer.data(weight) for weight in weights]
+        if eqn.kind is Kind.ADDITIVE:
+            result = norms.shift(tracer.graph, base, part)
         else:
-            merged = merge_weights(tracer, "select", weights)
-            return merged if merged.shape == output_shape(eqn) else default(tracer, eqn, ins)
-    elif weights:
-        acts += [tracer.data(weight) for weight in weights]
-    if not acts:
-        return default(tracer, eqn, ins)
-    if len(acts) == 2:
-        act = _slope(graph, *acts) or _slope(graph, acts[1], acts[0])
-        if act is not None:
-            return act
-    act = acts[0]
-    for other in acts[1:]:
-        act = norms.combine(graph, "select", act, other)
-    act = settle(act)
-    return act if len(acts) == 1 else dataclasses.replace(act, norm=None, fresh=None)
+            result = norms.scale(tracer.graph, base, part)
+        nodes |= sources(tracer.graph, result)
+    return act.on(nodes)
 
 
-def _slope(graph, plain: Act, sloped: Act) -> Act | None:
-    """A parametric ReLU: one case is the other times a parameter."""
-    if len(sloped.src) != 1 or sloped.src == plain.src:
-        return None
-    (index,) = sloped.src
-    node = graph.nodes[index]
-    used = [use for use in graph.uses if use.node == index]
-    if node.kind != "ln" or len(used) != 1 or node.preds != plain.src:
-        return None
-    graph.unbind(index, "slope of an activation function, for which there is no decoder")
-    return Act(plain.src, plain.labels, from_input=plain.from_input)
+# --- parameters and constants -----------------------------------------------------------------
+
+
+def _before_data(eqn: Equation, first: Value, second: Value) -> Value:
+    if isinstance(first, Weight) and isinstance(second, Weight):
+        return weights.merge(eqn.name, eqn.kind, (first, second)).fit(eqn.shape)
+    for value, other in ((first, second), (second, first)):
+        if isinstance(value, Weight) and isinstance(other, Const):
+            return _beside_const(eqn, value, other)
+        if isinstance(value, Joined) and isinstance(other, Const):
+            return value.map(value.axis, lambda part, c=other: _unfitted(part, c))
+    return refused(eqn.shape, (first, second), f"joined parameters meet by {eqn.name}")
+
+
+def _unfitted(weight: Weight, const: Const) -> Weight:
+    return dataclasses.replace(weight, rooted=weight.rooted or const.root)
+
+
+def _beside_const(eqn: Equation, weight: Weight, const: Const) -> Weight:
+    return _unfitted(weight.fit(eqn.shape), const)

@@ -1,213 +1,165 @@
-"""Rules for primitives that move elements: layout, joining, splitting, lookups."""
+"""Rules for primitives that move elements of one value: they act on views and on labels alike."""
 
 import dataclasses
-import math
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
 
 from ppuda_jax.tracing.interpreter import Interpreter
-from ppuda_jax.tracing.patterns import norms, pools
-from ppuda_jax.tracing.rules.elementwise import default, flatten_joined, output_shape
-from ppuda_jax.tracing.values import (
-    Act,
-    Const,
-    Joined,
-    Label,
+from ppuda_jax.tracing.labels import (
+    SAME,
     Labels,
-    Taps,
-    Value,
-    Weight,
     axis_labels,
+    broadcast_labels,
     reshape_labels,
-    settle,
+    resized_all,
+    without,
 )
-from ppuda_jax.tracing.views import filler
+from ppuda_jax.tracing.patterns import pools
+from ppuda_jax.tracing.rules.outside import contract
+from ppuda_jax.tracing.table import Equation, Fold, Kind, Result, rule
+from ppuda_jax.tracing.values import Act, Const, Event, Joined, Value, Weight, refused
+from ppuda_jax.tracing.views import View, filler
 
-STACKED = "j"
-"""Label of an axis along which values were stacked."""
+
+@dataclasses.dataclass(frozen=True)
+class Movement:
+    """What a primitive does to each description of a value.
+
+    Attributes:
+      view: layout of a parameter afterwards.
+      labels: meaning of the axes of data afterwards.
+      joined: a concatenation of parameters afterwards; None where its parts are cut.
+      event: what it is to the state of data.
+    """
+
+    view: Callable[[Equation, View, list[Value]], View]
+    labels: Callable[[Equation, Labels], Labels]
+    joined: Callable[[Equation, Joined, list[Value]], Value | None] = lambda eqn, x, ins: None
+    event: Event = Event.CUT
 
 
-def layout(tracer: Interpreter, eqn, ins: list[Value]) -> Value | list[Value]:
-    """Operations that move elements without computing."""
+def _move(movement: Movement, tracer: Interpreter, eqn: Equation, ins: list[Value]) -> Result:
     value = ins[0]
-    if isinstance(value, Const):
-        return default(tracer, eqn, ins)
-    change = LAYOUT[eqn.primitive.name]
-    if isinstance(value, Joined):
-        return _joined_layout(tracer, eqn, ins, value)
     if isinstance(value, Weight):
-        return value.map(lambda v: change(eqn, v, ins))
-    if eqn.primitive.name not in ("reshape", "broadcast_in_dim", "squeeze", "transpose"):
-        value = settle(value)
-    labels = change(eqn, value.labels, ins)
-    shifted = _taps(eqn, value) if eqn.primitive.name == "slice" else None
-    kept = value.taps if value.taps is not None and value.taps.how else None
-    return dataclasses.replace(value, labels=labels, taps=shifted or kept, fresh=_kept(eqn, value))
+        return value.map(lambda view: movement.view(eqn, view, ins))
+    if isinstance(value, Joined):
+        moved = movement.joined(eqn, value, ins)
+        if moved is None:
+            reason = f"joined with others and taken apart in another way ({eqn.name})"
+            return refused(eqn.shape, (value,), reason)
+        return moved
+    if not isinstance(value, Act):
+        return contract(tracer, eqn, ins)
+    labels = movement.labels(eqn, value.labels)
+    if movement.event is Event.SHIFTED_SLICE:
+        return pools.shifted(value, labels, eqn.params["start_indices"])
+    if movement.event is Event.CUT:
+        value = value.settled()
+    return value.after(movement.event, labels)
 
 
-def _kept(eqn, value: Act):
-    names = ("reshape", "broadcast_in_dim", "squeeze", "transpose", "expand_dims")
-    return value.fresh if eqn.primitive.name in names else None
+def moves(name: str, movement: Movement, fold: Fold | None = None) -> None:
+    """Registers a movement."""
+    rule(name, kind=Kind.MOVEMENT, fold=fold)(functools.partial(_move, movement))
 
 
-def _transpose(eqn, x, ins):
-    permutation = eqn.params["permutation"]
-    if isinstance(x, tuple):
-        return tuple(x[i] for i in permutation)
-    return x.transpose(permutation)
+def _part(change: Callable[[View], View]) -> Callable[[Weight], Weight]:
+    return lambda part: part.map(change)
 
 
-def _reshape(eqn, x, ins):
-    shape, order = output_shape(eqn), eqn.params.get("dimensions")
-    if isinstance(x, tuple):
-        return reshape_labels(x if order is None else tuple(x[i] for i in order), shape)
-    return (x if order is None else x.transpose(order)).reshape(shape)
+# --- transpose, squeeze, broadcast, reshape ---------------------------------------------------
 
 
-def _broadcast(eqn, x, ins):
-    shape, where = output_shape(eqn), eqn.params["broadcast_dimensions"]
-    if not isinstance(x, tuple):
-        return x.broadcast(shape, where)
-    labels = [axis_labels("1", n) for n in shape]
-    for axis, target in zip(x, where, strict=True):
-        if axis:
-            labels[target] = axis
-    return tuple(labels)
+def _transposed(eqn: Equation, joined: Joined, ins: list[Value]) -> Value:
+    permutation = tuple(eqn.params["permutation"])
+    return joined.map(permutation.index(joined.axis), _part(lambda v: v.transpose(permutation)))
 
 
-def _squeeze(eqn, x, ins):
+moves(
+    "transpose",
+    Movement(
+        lambda eqn, view, ins: view.transpose(eqn.params["permutation"]),
+        lambda eqn, labels: tuple(labels[i] for i in eqn.params["permutation"]),
+        _transposed,
+        Event.RENAME,
+    ),
+)
+
+
+def _squeezed(eqn: Equation, joined: Joined, ins: list[Value]) -> Value | None:
     gone = {int(d) for d in eqn.params["dimensions"]}
-    if isinstance(x, tuple):
-        return tuple(axis for i, axis in enumerate(x) if i not in gone)
-    return x.drop(gone)
-
-
-def _slice(eqn, x, ins):
-    starts, shape = eqn.params["start_indices"], output_shape(eqn)
-    steps = eqn.params["strides"] or (1,) * len(shape)
-    return windows(x, starts, shape, steps)
-
-
-def windows(x, starts, counts, steps):
-    """Takes `counts` positions of every axis from `starts` on."""
-    if isinstance(x, tuple):
-        return tuple(map(resized, x, counts))
-    for axis, window in enumerate(zip(starts, counts, steps, strict=True)):
-        x = x.window(axis, *(int(n) for n in window))
-    return x
-
-
-def resized(axis: tuple[Label, ...], count: int) -> tuple[Label, ...]:
-    """The label of an axis of which a part is taken, or that is padded."""
-    if math.prod(part.count for part in axis) == count:
-        return axis
-    kinds = {part.kind for part in axis}
-    return axis_labels(axis[0].kind if len(kinds) == 1 else "?", count)
-
-
-def _dynamic_slice(eqn, x, ins):
-    counts, starts = eqn.params["slice_sizes"], []
-    for index in ins[1:]:
-        known = isinstance(index, Const) and index.value is not None
-        starts.append(int(index.value) if known else None)
-    if isinstance(x, tuple):
-        return tuple(map(resized, x, counts))
-    if None not in starts:
-        limits = zip(starts, x.shape, counts, strict=True)
-        starts = [min(max(s, 0), n - c) for s, n, c in limits]
-        return windows(x, starts, counts, (1,) * len(counts))
-    return x.opaque(counts)
-
-
-def _rev(eqn, x, ins):
-    if isinstance(x, tuple):
-        return x
-    for axis in eqn.params["dimensions"]:
-        x = x.reverse(axis)
-    return x
-
-
-def _tile(eqn, x, ins):
-    reps = eqn.params["reps"]
-    if isinstance(x, tuple):
-        return tuple(
-            axis if n == 1 else (*axis_labels("1", int(n)), *axis)
-            for n, axis in zip(reps, x, strict=True)
-        )
-    axes = tuple(
-        axis if n == 1 else (filler(int(n)), *axis) for n, axis in zip(reps, x.axes, strict=True)
-    )
-    return dataclasses.replace(x, axes=axes)
-
-
-def _pad(eqn, x, ins):
-    shape = output_shape(eqn)
-    if isinstance(x, tuple):
-        return tuple(map(resized, x, shape))
-    return x if x.shape == shape else x.opaque(shape)
-
-
-LAYOUT = {
-    "transpose": _transpose,
-    "reshape": _reshape,
-    "broadcast_in_dim": _broadcast,
-    "squeeze": _squeeze,
-    "slice": _slice,
-    "dynamic_slice": _dynamic_slice,
-    "rev": _rev,
-    "pad": _pad,
-    "tile": _tile,
-}
-
-
-def _taps(eqn, value: Act) -> Taps | None:
-    """Marks a slice that shifts the space axes."""
-    starts = eqn.params["start_indices"]
-    space = [i for i, axis in enumerate(value.labels) if len(axis) == 1 and axis[0].kind[0] == "s"]
-    changed = [i for i, n in enumerate(output_shape(eqn)) if n != value.shape[i]]
-    if not space or not changed or not set(changed) <= set(space):
+    if joined.axis in gone:
         return None
-    return Taps(frozenset((tuple(int(starts[i]) for i in space),)), "", value.key)
+    axis = joined.axis - sum(d < joined.axis for d in gone)
+    return joined.map(axis, _part(lambda v: v.drop(gone)))
 
 
-def _joined_layout(tracer: Interpreter, eqn, ins, value: Joined) -> Value:
-    name, axis = eqn.primitive.name, value.axis
-    if name == "transpose":
-        permutation = tuple(eqn.params["permutation"])
-        parts = (p.map(lambda v: v.transpose(permutation)) for p in value.parts)
-        return Joined(permutation.index(axis), tuple(parts))
-    if name == "squeeze" and axis not in eqn.params["dimensions"]:
-        gone = {int(d) for d in eqn.params["dimensions"]}
-        parts = (p.map(lambda v: v.drop(gone)) for p in value.parts)
-        return Joined(axis - sum(d < axis for d in gone), tuple(parts))
-    if name == "broadcast_in_dim":
-        where, shape = eqn.params["broadcast_dimensions"], list(output_shape(eqn))
-        parts = []
-        for part in value.parts:
-            shape[where[axis]] = part.shape[axis]
-            parts.append(part.map(lambda v, s=tuple(shape): v.broadcast(s, where)))
-        return Joined(int(where[axis]), tuple(parts))
-    if name == "reshape" and eqn.params.get("dimensions") is None:
-        target = _same_without_units(value.shape, output_shape(eqn), axis)
-        if target is not None:
-            shape, parts = list(output_shape(eqn)), []
-            for part in value.parts:
-                shape[target] = part.shape[axis]
-                parts.append(part.map(lambda v, s=tuple(shape): v.reshape(s)))
-            return Joined(target, tuple(parts))
-    if name in ("slice", "dynamic_slice"):
-        counts = output_shape(eqn)
-        known = eqn.params.get("start_indices")
-        starts = known or [getattr(index, "value", None) for index in ins[1:]]
-        whole = all(
-            c == n for i, (c, n) in enumerate(zip(counts, value.shape, strict=True)) if i != axis
-        )
-        if whole and starts[axis] is not None and not any(eqn.params.get("strides") or ()):
-            chosen = value.select(int(starts[axis]), counts[axis])
-            if chosen is not None:
-                return chosen
-    return layout(tracer, eqn, [flatten_joined(value), *ins[1:]])
+moves(
+    "squeeze",
+    Movement(
+        lambda eqn, view, ins: view.drop(map(int, eqn.params["dimensions"])),
+        lambda eqn, labels: without(labels, map(int, eqn.params["dimensions"])),
+        _squeezed,
+        Event.RENAME,
+    ),
+    fold=lambda eqn, x: x.reshape(eqn.shape),
+)
 
 
-def _same_without_units(before, after, axis: int) -> int | None:
+def _broadcast_joined(eqn: Equation, joined: Joined, ins: list[Value]) -> Value:
+    where = eqn.params["broadcast_dimensions"]
+    target = int(where[joined.axis])
+
+    def spread(part: Weight) -> Weight:
+        shape = (*eqn.shape[:target], part.shape[joined.axis], *eqn.shape[target + 1 :])
+        return part.map(lambda v: v.broadcast(shape, where))
+
+    return joined.map(target, spread)
+
+
+def _fold_broadcast(eqn: Equation, x: np.ndarray) -> np.ndarray:
+    view = [1] * len(eqn.shape)
+    for size, target in zip(x.shape, eqn.params["broadcast_dimensions"], strict=True):
+        view[target] = size
+    return np.broadcast_to(x.reshape(view), eqn.shape)
+
+
+moves(
+    "broadcast_in_dim",
+    Movement(
+        lambda eqn, view, ins: view.broadcast(eqn.shape, eqn.params["broadcast_dimensions"]),
+        lambda eqn, labels: broadcast_labels(labels, eqn.shape, eqn.params["broadcast_dimensions"]),
+        _broadcast_joined,
+        Event.RENAME,
+    ),
+    fold=_fold_broadcast,
+)
+
+
+def _ordered(eqn: Equation, rank: int) -> Sequence[int]:
+    order = eqn.params.get("dimensions")
+    return range(rank) if order is None else order
+
+
+def _reshaped(eqn: Equation, joined: Joined, ins: list[Value]) -> Value | None:
+    if eqn.params.get("dimensions") is not None:
+        return None
+    axis = joined.axis
+    target = _same_without_units(joined.shape, eqn.shape, axis)
+    if target is None:
+        return None
+
+    def reshape(part: Weight) -> Weight:
+        shape = (*eqn.shape[:target], part.shape[axis], *eqn.shape[target + 1 :])
+        return part.map(lambda v: v.reshape(shape))
+
+    return joined.map(target, reshape)
+
+
+def _same_without_units(before: Sequence[int], after: Sequence[int], axis: int) -> int | None:
     """Where an axis goes in a reshape that only adds or removes axes of size 1."""
     kept = [i for i, n in enumerate(before) if n != 1]
     targets = [i for i, n in enumerate(after) if n != 1]
@@ -216,97 +168,124 @@ def _same_without_units(before, after, axis: int) -> int | None:
     return targets[kept.index(axis)]
 
 
-def split(tracer: Interpreter, eqn, ins: list[Value]) -> list[Value]:
-    """Splits along one axis."""
-    value, axis, start, results = ins[0], eqn.params["axis"], 0, []
-    for size, var in zip(eqn.params["sizes"], eqn.outvars, strict=True):
-        size = int(size)
-        if isinstance(value, Weight):
-            results.append(value.map(lambda v, s=start, n=size: v.window(axis, s, n)))
-        elif isinstance(value, Joined):
-            part = value.select(start, size) if axis == value.axis else None
-            shape = tuple(var.aval.shape)
-            results.append(part or flatten_joined(value).map(lambda v, s=shape: v.opaque(s)))
-        else:
-            labels = list(value.labels)
-            labels[axis] = resized(labels[axis], size)
-            results.append(dataclasses.replace(value, labels=tuple(labels), taps=None))
-        start += size
-    return results
+moves(
+    "reshape",
+    Movement(
+        lambda eqn, view, ins: view.transpose(_ordered(eqn, len(view.axes))).reshape(eqn.shape),
+        lambda eqn, labels: reshape_labels(
+            tuple(labels[i] for i in _ordered(eqn, len(labels))), eqn.shape
+        ),
+        _reshaped,
+        Event.RENAME,
+    ),
+    fold=lambda eqn, x: x.reshape(eqn.shape),
+)
+rule("expand_dims", kind=Kind.MOVEMENT, fold=lambda eqn, x: x.reshape(eqn.shape))(contract)
 
 
-def concatenate(tracer: Interpreter, eqn, ins: list[Value]) -> Value:
-    """Joins data (a concat node), data and tokens, or parameters."""
-    return join(tracer, ins, int(eqn.params["dimension"]), output_shape(eqn))
+# --- slices, reversal, padding ----------------------------------------------------------------
 
 
-def stack(tracer: Interpreter, eqn, ins: list[Value]) -> Value:
-    """Joins along a new axis."""
-    axis, shape = int(eqn.params["axis"]), output_shape(eqn)
-    one = (*shape[:axis], 1, *shape[axis + 1 :])
-    where = [i for i in range(len(shape)) if i != axis]
-    opened: list[Value] = []
-    for value in ins:
-        if isinstance(value, Joined):
-            value = flatten_joined(value)
-        if isinstance(value, Weight):
-            value = value.map(lambda v: v.broadcast(one, where))
-        elif isinstance(value, Act):
-            labels = (*value.labels[:axis], (Label(STACKED, 1),), *value.labels[axis:])
-            value = dataclasses.replace(settle(value), labels=labels, taps=None)
-        opened.append(value)
-    return join(tracer, opened, axis, shape)
+def windows(view: View, starts: Sequence[int], counts: Sequence[int], steps: Sequence[int]) -> View:
+    """Takes `counts` positions of every axis from `starts` on."""
+    for axis, window in enumerate(zip(starts, counts, steps, strict=True)):
+        view = view.window(axis, *map(int, window))
+    return view
 
 
-def unstack(tracer: Interpreter, eqn, ins: list[Value]) -> list[Value]:
-    """Takes the positions of an axis apart."""
-    axis, value = int(eqn.params["axis"]), ins[0]
-    results: list[Value] = []
-    for i in range(len(eqn.outvars)):
-        if isinstance(value, Joined):
-            part = value.select(i, 1) if axis == value.axis else None
-            part = flatten_joined(value) if part is None else part
-            results.append(part.map(lambda v: v.window(axis, 0, 1).drop((axis,))))
-        elif isinstance(value, Weight):
-            results.append(value.map(lambda v, i=i: v.window(axis, i, 1).drop((axis,))))
-        else:
-            labels = (*value.labels[:axis], *value.labels[axis + 1 :])
-            results.append(dataclasses.replace(settle(value), labels=labels, taps=None))
-    return results
+def _steps(eqn: Equation) -> Sequence[int]:
+    return eqn.params.get("strides") or (1,) * len(eqn.shape)
 
 
-def join(tracer: Interpreter, ins: list[Value], axis: int, shape) -> Value:
-    """Values side by side along an axis."""
-    graph = tracer.graph
-    acts = [value for value in ins if isinstance(value, Act)]
-    if not acts:
-        weights = [flatten_joined(value) for value in ins if not isinstance(value, Const)]
-        if len(weights) == len(ins) > 1:
-            return Joined(axis, tuple(weights))
-        return flatten_joined(weights[0]).map(lambda v: v.opaque(shape))
-    labels = _concatenated(acts[0].labels, axis, shape)
-    members = []
-    for value in ins:
-        if isinstance(value, (Weight, Joined)):
-            marks = tuple(map(resized, labels, value.shape))
-            value = tracer.data(value, marks)
-        if isinstance(value, Act):
-            members.append(settle(value))
-    if len({member.key for member in members}) == 1:
-        merged = members[0].plain(labels)
-        columns = pools.side_by_side(members)
-        return dataclasses.replace(merged, norm=members[0].norm, taps=columns)
-    src = frozenset().union(*(norms.sources(graph, member) for member in members))
-    if len(src) > 1:
-        src = frozenset((graph.add("concat", src),))
-    return Act(
-        src,
-        labels,
-        from_input=any(m.from_input for m in members),
-        product=any(m.product for m in members),
+def _select(joined: Joined, starts: Sequence[Any], counts: Sequence[int]) -> Value | None:
+    """A window of a concatenation along the joined axis alone."""
+    axis = joined.axis
+    others = [i for i in range(len(counts)) if i != axis]
+    if starts[axis] is None or any(counts[i] != joined.shape[i] for i in others):
+        return None
+    return joined.select(int(starts[axis]), counts[axis])
+
+
+def _sliced(eqn: Equation, joined: Joined, ins: list[Value]) -> Value | None:
+    if any(step != 1 for step in _steps(eqn)):
+        return None
+    return _select(joined, eqn.params["start_indices"], eqn.shape)
+
+
+def _fold_slice(eqn: Equation, x: np.ndarray) -> np.ndarray:
+    limits = eqn.params["limit_indices"]
+    where = zip(eqn.params["start_indices"], limits, _steps(eqn), strict=True)
+    return x[tuple(slice(*window) for window in where)]
+
+
+moves(
+    "slice",
+    Movement(
+        lambda eqn, view, ins: windows(view, eqn.params["start_indices"], eqn.shape, _steps(eqn)),
+        lambda eqn, labels: resized_all(labels, eqn.shape),
+        _sliced,
+        Event.SHIFTED_SLICE,
+    ),
+    fold=_fold_slice,
+)
+
+
+def _starts(ins: list[Value]) -> list[int | None]:
+    """The start indices that are known."""
+    known = (index.value if isinstance(index, Const) else None for index in ins[1:])
+    return [None if value is None else int(value) for value in known]
+
+
+def _dynamic_slice(eqn: Equation, view: View, ins: list[Value]) -> View:
+    counts, starts = eqn.params["slice_sizes"], []
+    for start, size, count in zip(_starts(ins), view.shape, counts, strict=True):
+        if start is None:
+            return view.opaque(counts)
+        starts.append(min(max(start, 0), size - count))
+    return windows(view, starts, counts, (1,) * len(counts))
+
+
+moves(
+    "dynamic_slice",
+    Movement(
+        _dynamic_slice,
+        lambda eqn, labels: resized_all(labels, eqn.params["slice_sizes"]),
+        lambda eqn, joined, ins: _select(joined, _starts(ins), eqn.shape),
+    ),
+)
+
+
+def _reverse(eqn: Equation, view: View, ins: list[Value]) -> View:
+    for axis in eqn.params["dimensions"]:
+        view = view.reverse(axis)
+    return view
+
+
+moves("rev", Movement(_reverse, lambda eqn, labels: labels))
+moves(
+    "pad",
+    Movement(
+        lambda eqn, view, ins: view if view.shape == eqn.shape else view.opaque(eqn.shape),
+        lambda eqn, labels: resized_all(labels, eqn.shape),
+    ),
+)
+
+
+def _tile(eqn: Equation, view: View, ins: list[Value]) -> View:
+    axes = tuple(
+        axis if n == 1 else (filler(int(n)), *axis)
+        for n, axis in zip(eqn.params["reps"], view.axes, strict=True)
     )
+    return dataclasses.replace(view, axes=axes)
 
 
-def _concatenated(labels: Labels, axis: int, shape) -> Labels:
-    kind = labels[axis][-1].kind if labels[axis] else "?"
-    return (*labels[:axis], axis_labels(kind, shape[axis]), *labels[axis + 1 :])
+moves(
+    "tile",
+    Movement(
+        _tile,
+        lambda eqn, labels: tuple(
+            axis if n == 1 else (*axis_labels(SAME, int(n)), *axis)
+            for n, axis in zip(eqn.params["reps"], labels, strict=True)
+        ),
+    ),
+)

@@ -1,0 +1,113 @@
+"""Kernels that meet data: the nodes of convolutions and dense layers, however they are written."""
+
+import dataclasses
+from collections.abc import Sequence
+
+from ppuda_jax.tracing.builder import GraphBuilder
+from ppuda_jax.tracing.labels import Label, Labels
+from ppuda_jax.tracing.patterns.sources import sources
+from ppuda_jax.tracing.states import Joint
+from ppuda_jax.tracing.values import Act, Event, Weight
+from ppuda_jax.tracing.views import Axis, Digit
+
+
+def kernel(
+    graph: GraphBuilder, act: Act, weight: Weight, kind: str, groups: Sequence[Axis], labels: Labels
+) -> Act:
+    """Creates the node of a kernel, or reuses the one of a shared kernel.
+
+    Args:
+      graph: gets the node.
+      act: the data.
+      weight: the parameter.
+      kind: kind of the node.
+      groups: digits of the canonical axes: (out, in) or (out, in, height, width).
+      labels: labels of the result.
+
+    Returns:
+      The result.
+    """
+    view = weight.view
+    result = act.on(sources(graph, act), labels)
+    if graph.shared(view) is not None:
+        return result
+    if view.coverage <= 1 and not view.leaf_digits and not view.fixed and any(view.axes):
+        graph.refuse(view.leaf, "transformed before its use in a way that is not followed")
+        return result
+    node = graph.add(kind, sources(graph, act))
+    graph.bind(node, "kernel", view, groups)
+    return _gains(graph, act.on(frozenset((node,)), labels), weight)
+
+
+def _gains(graph: GraphBuilder, act: Act, weight: Weight) -> Act:
+    """Scales that were multiplied into a kernel become scales of its result."""
+    for other in weight.others:
+        if other.view.leaf == weight.view.leaf or graph.shared(other.view) is not None:
+            continue
+        if other.event in (Event.SCALE, Event.ROOT) and other.view.leaf_digits:
+            node = graph.add("ln", sources(graph, act))
+            graph.bind(node, "norm_scale", other.view, (other.view.leaf_digits,))
+            act = act.on(frozenset((node,)))
+        else:
+            graph.refuse(other.view.leaf, f"merged into a kernel ({other.how}) before its use")
+    return act
+
+
+def patches(contracted: Sequence[Label], ins: Axis) -> tuple[Axis, ...] | None:
+    """Tells height, width and channels of a kernel that meets separate patches of the data."""
+    same = [part.count for part in contracted] == [digit.count for digit in ins]
+    axes = {digit.axis for digit in ins}
+    if not same or len(ins) != 3 or len(axes) != 3 or "c" in [p.kind for p in contracted[:2]]:
+        return None
+    height, width, channels = ins
+    return ((channels,), (height,), (width,))
+
+
+def columns(act: Act, ins: Axis) -> tuple[Axis, ...]:
+    """Tells kernel positions from channels if the data are the columns of a convolution."""
+    taps = act.taps
+    if taps is None or taps.how is not Joint.COLUMNS:
+        return (ins,)
+    count, places = 1, []
+    for digit in ins:
+        if count == len(taps.offsets):
+            break
+        places.append(digit)
+        count *= digit.count
+    rest = ins[len(places) :]
+    if count != len(taps.offsets) or len(places) > 2:
+        return (ins,)
+    axes: list[Axis] = [(place,) for place in places]
+    if len(places) == 1 and len({offset[0] for offset in taps.offsets}) == 1:
+        axes.insert(0, ())
+    height, width = (*axes, (), ())[:2]
+    return (rest, height, width)
+
+
+def tap(graph: GraphBuilder, act: Act, weight: Weight) -> Act | None:
+    """One tap of a depthwise convolution written as shifted slices times kernel entries."""
+    taps, view = act.taps, weight.view
+    if taps is None or taps.how is not Joint.NOT:
+        return None
+    dims = len(next(iter(taps.offsets)))
+    entries = sorted(view.fixed, key=lambda d: (d.axis, -d.stride))[-dims:]
+    if not entries:
+        return None
+    rest = [d for d in view.fixed if d not in entries]
+    whole = [dataclasses.replace(d, start=0, count=d.full) for d in entries]
+    full = dataclasses.replace(view, axes=(*view.axes, tuple(whole)), fixed=tuple(rest))
+    use = graph.shared(full)
+    if use is None:
+        node = graph.add("sep_conv", sources(graph, act))
+        graph.bind(node, "kernel", full, (view.leaf_digits, (), tuple(whole[:1]), tuple(whole[1:])))
+    else:
+        node = use.node
+    if graph.nodes[node].kind == "sep_conv" and _is_dilated(next(iter(taps.offsets)), entries):
+        graph.nodes[node].kind = "dil_conv"
+    return act.on(frozenset((node,)))
+
+
+def _is_dilated(offset: Sequence[int], entries: Sequence[Digit]) -> bool:
+    """Whether a tap is further from the first one than its place in the kernel."""
+    spread = [o // d.start for o, d in zip(offset, entries, strict=False) if d.start]
+    return bool(spread) and min(spread) > 1

@@ -1,0 +1,46 @@
+"""Arithmetic among parameters before they meet data."""
+
+import dataclasses
+from collections.abc import Sequence
+
+from ppuda_jax.tracing.table import Kind
+from ppuda_jax.tracing.values import Event, Joined, Merged, Refused, Weight, refused
+
+_EVENTS = {
+    Kind.ADDITIVE: Event.SHIFT,
+    Kind.MULTIPLICATIVE: Event.SCALE,
+    Kind.ROOT: Event.ROOT,
+}
+
+
+def flatten(value: Weight | Joined | Refused, reason: str) -> Weight | Refused:
+    """A concatenation is refused where its parts cannot be told apart; others stay."""
+    if isinstance(value, Joined):
+        return refused(value.shape, (value,), reason)
+    return value
+
+
+def merge(name: str, kind: Kind, weights: Sequence[Weight]) -> Weight:
+    """Arithmetic among parameters: the leaf that shows most elements is the main one.
+
+    Args:
+      name: the operation.
+      kind: what it does.
+      weights: its arguments.
+
+    Returns:
+      The main value, which carries the other leaves, each once.
+    """
+    main = max(weights, key=lambda w: (w.view.coverage, not w.function))
+    others = list(main.others)
+    for weight in weights:
+        if weight is main:
+            continue
+        if weight.view.leaf != main.view.leaf:
+            how = weight.function if weight.root else name
+            event = Event.ROOT if weight.root else _EVENTS.get(kind)
+            others.append(Merged(weight.view, how, event))
+        others += [other for other in weight.others if other.view.leaf != main.view.leaf]
+    return dataclasses.replace(
+        main, others=tuple(dict.fromkeys(others)), rooted=any(w.rooted for w in weights)
+    )
