@@ -26,6 +26,7 @@ from experiments import flags as config_flags
 from experiments.peer import reference
 from ppuda_jax import config as config_lib
 from ppuda_jax.config import check_types, described
+from ppuda_jax.runtime.compilation import CompileCounter, compilation_cache
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,11 +82,14 @@ def bench(options: BenchConfig) -> list[Timing]:
     Raises:
       ValueError: the reference is asked for what it does otherwise.
     """
+    with compilation_cache(None), CompileCounter() as counter:
+        return _bench(options, counter)
+
+
+def _bench(options: BenchConfig, counter: CompileCounter) -> list[Timing]:
     from ppuda_jax import evaluation
     from ppuda_jax.checkpoints import load_ghn
-    from ppuda_jax.training.compilation import CompileCounter, use_cache
 
-    use_cache(None)
     ghn = load_ghn(options.checkpoint)
     images = evaluation.load_eval_images(
         options.dataset,
@@ -102,7 +106,7 @@ def bench(options: BenchConfig) -> list[Timing]:
         image_size=spec.image_size,
         max_variants=options.max_variants,
     )
-    limit, counter = options.memory_limit_gib, CompileCounter()
+    limit = options.memory_limit_gib
     evaluators = {
         name: evaluation.Evaluator(
             ghn.config,

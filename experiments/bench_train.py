@@ -10,7 +10,6 @@ each, so that their ratio holds on a busy machine too. Images are scikit-learn's
 
 import dataclasses
 import json
-import os
 import platform
 import resource
 import sys
@@ -23,7 +22,9 @@ from absl import app, flags
 
 from experiments.bench_train_tables import Row, breakdown_table, comparison, summary, table
 from experiments.peer import reference
-from ppuda_jax.memory import keep_freed_memory, share_one_arena
+from ppuda_jax.runtime.compilation import CompileCounter, compilation_cache
+from ppuda_jax.runtime.memory import freed_memory_kept, share_one_arena
+from ppuda_jax.runtime.processors import processors
 
 _NUM_ARCHS = flags.DEFINE_integer("num_archs", 100, "never-seen architectures of the first table")
 _META_BATCH = flags.DEFINE_integer("meta_batch_size", 1, "networks per step")
@@ -62,15 +63,14 @@ class WarmUp:
     compiled: int
     covered: float
     seconds: float
-    on_disk: int
+    on_disk: float
 
 
 class Bench:
     """The training step as `ppuda_jax.training.loop` runs it, step by step."""
 
-    def __init__(self) -> None:
+    def __init__(self, cache: str | None, compiles: CompileCounter) -> None:
         from ppuda_jax import parallel
-        from ppuda_jax.training.compilation import CompileCounter, use_cache
         from ppuda_jax.training.config import TrainConfig
         from ppuda_jax.training.programs import StepPrograms
         from ppuda_jax.training.setup import deepnets_task, ghn_config
@@ -86,10 +86,9 @@ class Bench:
             seed=_SEED.value,
             num_devices=1,
             steps=10**6,
-            compilation_cache=None if _CACHE.value == "none" else _CACHE.value,
+            compilation_cache=cache,
         )
-        use_cache(self.settings.compilation_cache)
-        self.compiles = CompileCounter()
+        self.compiles = compiles
         self.task = deepnets_task(self.settings)
         spec = self.task.images.spec
         self.ghn = ghn_config(self.settings, spec.image_size, spec.num_classes)
@@ -276,14 +275,20 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments {argv[1:]}; use --flag=value")
     share_one_arena()
+    cache = None if _CACHE.value == "none" else _CACHE.value
+    with compilation_cache(cache), CompileCounter() as compiles:
+        bench = Bench(cache, compiles)
+        warm_up = bench.warm_up()
+        with freed_memory_kept():
+            _measure(bench, *warm_up)
+
+
+def _measure(bench: Bench, warm_up: WarmUp, variants: Sequence[Any]) -> None:
     import jax
 
-    bench = Bench()
-    warm_up, variants = bench.warm_up()
-    keep_freed_memory()
     after_compiling = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(
-        f"{jax.devices()[0].device_kind} ({platform.machine()}, {os.cpu_count()} cores), JAX "
+        f"{jax.devices()[0].device_kind} ({platform.machine()}, {processors()} cores), JAX "
         f"{jax.__version__}, {_MODEL.value}, batch {_BATCH.value}, meta-batch "
         f"{_META_BATCH.value}, {_DTYPE.value}\n"
     )

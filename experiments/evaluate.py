@@ -20,6 +20,7 @@ from absl import app, logging
 
 from experiments import flags as config_flags
 from ppuda_jax.config import check_types, described
+from ppuda_jax.runtime.compilation import CompileCounter, compilation_cache
 
 _SGD_BATCH = 96  # as published (appendix C.1)
 
@@ -77,13 +78,15 @@ def run(options: EvaluateConfig) -> str:
       ValueError: options that do not exist or do not fit together.
       FileNotFoundError: missing data.
     """
+    with compilation_cache(options.compilation_cache), CompileCounter() as counter:
+        return _run(options, counter)
+
+
+def _run(options: EvaluateConfig, counter: CompileCounter) -> str:
     from ppuda_jax import evaluation
     from ppuda_jax.checkpoints import load_ghn
     from ppuda_jax.data import images as images_lib
-    from ppuda_jax.training.compilation import CompileCounter, use_cache
 
-    use_cache(options.compilation_cache)
-    counter = CompileCounter()
     settings = evaluation.EvalSettings(
         params=options.params,
         memory_limit_gib=options.memory_limit_gib,

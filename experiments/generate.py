@@ -7,7 +7,6 @@ as the published files do.
 
 import itertools
 import multiprocessing
-import os
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -20,6 +19,7 @@ from tqdm import tqdm
 from ppuda_jax.archs.hdf5 import SplitWriter
 from ppuda_jax.archs.splits import SPLITS, get_split
 from ppuda_jax.graphs.records import EncodedNet, encode_arch
+from ppuda_jax.runtime.processors import processors
 
 EVAL_SPLITS = ("val", "test", "wide", "deep", "dense", "bnfree")
 
@@ -65,7 +65,7 @@ def main(argv: list[str]) -> None:
     names = EVAL_SPLITS if given.split == ["eval"] else tuple(given.split)
     output = given.output or f"deepnets1m_{'eval' if len(names) > 1 else names[0]}.hdf5"
     reports = generate(names, given.num_nets, output, given.processes, given.seed, given.overwrite)
-    print(table(reports, given.processes or os.cpu_count() or 1))
+    print(table(reports, given.processes or processors()))
     print(f"written: {output}")
 
 
@@ -98,7 +98,7 @@ def generate(
         get_split(split)
     if num_nets is not None and num_nets < 1:
         raise ValueError(f"num_nets must be at least 1, received {num_nets}.")
-    processes = processes or os.cpu_count() or 1
+    processes = processes or processors()
     reports = []
     with SplitWriter(output, overwrite) as writer:
         for split in splits:

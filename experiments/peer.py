@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ppuda_jax.archs.genotypes import NetConfig
+from ppuda_jax.runtime.processors import processors
 
 ARCHS_FILE = "deepnets1m_eval.hdf5"  # the name that the reference looks for
 
@@ -56,7 +57,7 @@ def reference(
             f"--checkout={checkout}",
             f"--folder={folder}",
             f"--batch_size={batch_size}",
-            f"--threads={os.cpu_count()}",
+            f"--threads={processors()}",
         ]
         process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1

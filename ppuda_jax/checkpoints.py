@@ -7,7 +7,6 @@ them) and `best/<step>` (one); they are written in the background and appear com
 all.
 """
 
-import logging
 import os
 import pathlib
 from collections.abc import Mapping
@@ -24,8 +23,6 @@ from ppuda_jax.ghn.model import init_theta
 FORMAT = 1
 ASSETS = pathlib.Path(__file__).parent / "assets"
 _ITEMS = ("theta", "run", "record")
-
-logging.getLogger("absl").setLevel(logging.ERROR)  # orbax reports every write
 
 
 class CheckpointError(ValueError):

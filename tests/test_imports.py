@@ -10,7 +10,7 @@ PACKAGE = ROOT / "ppuda_jax"
 
 # Lower comes first. A name is a sub-package or a module of ppuda_jax.
 LEVELS = (
-    ("types", "primitives", "config", "memory"),
+    ("types", "primitives", "config", "runtime"),
     ("archs",),
     ("graphs",),
     ("ghn", "nets", "tracing"),

@@ -11,13 +11,13 @@ depend on the steps before it.
 import collections
 import concurrent.futures
 import math
-import os
 from typing import Any
 
 import numpy as np
 
 from ppuda_jax.data import images as images_lib
 from ppuda_jax.data.order import ImageOrder
+from ppuda_jax.runtime.processors import processors
 
 HELD_OUT = 50_000
 _AREA = (0.08, 1.0)
@@ -51,7 +51,7 @@ class ImageNetStream:
         """
         self._source, self._seed, self._prefetch = source, seed, prefetch
         self._order = ImageOrder(num_images, batch_size, seed)
-        self._pool = concurrent.futures.ThreadPoolExecutor(threads or os.cpu_count() or 1)
+        self._pool = concurrent.futures.ThreadPoolExecutor(threads or processors())
         self._pending: collections.OrderedDict[int, list[Any]] = collections.OrderedDict()
 
     def batch(self, step: int) -> tuple[np.ndarray, np.ndarray]:

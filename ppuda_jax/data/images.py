@@ -10,7 +10,6 @@ import concurrent.futures
 import dataclasses
 import functools
 import io
-import logging
 import os
 import types
 from collections.abc import Iterator, Mapping
@@ -19,6 +18,9 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from ppuda_jax.runtime.logs import quiet_libraries
+from ppuda_jax.runtime.processors import processors
 
 Split = Literal["train", "val", "trainval", "test"]
 
@@ -191,16 +193,16 @@ def open_source(name: str, part: str, data_dir: str | None, decoders: Any = None
         FileNotFoundError: the dataset is not prepared there and cannot be downloaded.
         ValueError: the prepared dataset has another number of classes.
     """
-    logging.getLogger("absl").setLevel(logging.ERROR)  # tfds advises on decoders it does not use
     import tensorflow_datasets as tfds
 
     spec, tfds_name = dataset_spec(name), _TFDS_NAMES[name]
     where = os.path.abspath(os.path.expanduser(data_dir)) if data_dir else None
     try:
-        builder = tfds.builder(tfds_name, data_dir=where, file_format="array_record")
-        if where is None:
-            builder.download_and_prepare(file_format="array_record")
-        source = builder.as_data_source(split=part, decoders=decoders)
+        with quiet_libraries():
+            builder = tfds.builder(tfds_name, data_dir=where, file_format="array_record")
+            if where is None:
+                builder.download_and_prepare(file_format="array_record")
+            source = builder.as_data_source(split=part, decoders=decoders)
     except Exception as error:  # TFDS raises many types here, down to bare AssertionError
         raise FileNotFoundError(
             f"{name}: no readable TFDS dataset. Looked for "
@@ -229,7 +231,7 @@ def _load_tfds(name: str, part: str, data_dir: str | None) -> tuple[np.ndarray, 
     source = open_source(name, part, data_dir, {"image": tfds.decode.SkipDecoding()})
     total = len(source)
     images, labels = [], np.empty(total, np.int32)
-    threads = os.cpu_count() or 1
+    threads = processors()
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
         for start in range(0, total, _DECODE_CHUNK):
             stop = min(total, start + _DECODE_CHUNK)

@@ -24,6 +24,7 @@ import numpy as np
 from jax import tree_util
 
 from ppuda_jax.data.grouping import Group, Grouping, GroupingState, Survey
+from ppuda_jax.runtime.processors import processors
 
 _CHUNK = 32
 _PARKED_CHUNKS = 4
@@ -64,7 +65,7 @@ class MetaBatches:
 
 def default_workers() -> int:
     """Worker processes that keep a training process busy without crowding it."""
-    return max(1, min(12, (os.cpu_count() or 1) - 2))
+    return max(1, min(12, processors() - 2))
 
 
 class ArchitectureStream:

@@ -10,7 +10,6 @@ import concurrent.futures
 import copy
 import dataclasses
 import functools
-import os
 import threading
 import time
 import zlib
@@ -36,6 +35,7 @@ from ppuda_jax.executor.layout import Variant
 from ppuda_jax.executor.tables import CapacityError
 from ppuda_jax.ghn.config import GHNConfig
 from ppuda_jax.ghn.loaded import LoadedGHN
+from ppuda_jax.runtime.processors import processors
 
 _KEPT_VARIANTS = 8  # a process has room for the functions of a few dozen (`memory.mappings`)
 
@@ -121,7 +121,7 @@ class Evaluator:
     def compile_threads(self) -> int:
         """Variants compiled ahead at the same time."""
         threads = self.settings.compile_threads
-        return min(8, os.cpu_count() or 1) if threads is None else threads
+        return min(8, processors()) if threads is None else threads
 
     def runner_of(self, net: EvalNet) -> tuple[ExecutorRunner | None, str]:
         """The executor's runner of a network, or None and the reason why there is none."""

@@ -6,6 +6,7 @@ bit for bit (unless its schedule follows the clock, `time_limit_s`).
 """
 
 import collections
+import contextlib
 import dataclasses
 import json
 import pathlib
@@ -20,9 +21,9 @@ from flax import serialization
 from ppuda_jax import checkpoints, config, parallel
 from ppuda_jax.data.grouping import GroupingState, balanced_shares
 from ppuda_jax.data.stream import ArchitectureStream, MetaBatches
-from ppuda_jax.memory import keep_freed_memory
+from ppuda_jax.runtime.compilation import CompileCounter, compilation_cache
+from ppuda_jax.runtime.memory import freed_memory_kept
 from ppuda_jax.training.clock import Clock
-from ppuda_jax.training.compilation import CompileCounter, use_cache
 from ppuda_jax.training.config import TrainConfig, learning_rate
 from ppuda_jax.training.metrics import MetricsLog, Window
 from ppuda_jax.training.programs import StepPrograms
@@ -36,28 +37,27 @@ _IN_FLIGHT = 2  # dispatches queued on the device before the oldest one's metric
 def train(settings: TrainConfig, task: Task) -> TrainResult:
     """Runs or resumes a meta-training run to its end, its limit or a signal.
 
-    After compilation the process keeps memory that it frees; on a CPU call
-    `memory.share_one_arena` before anything else, or that has little effect.
+    On a CPU the process keeps memory that it frees while it trains; call
+    `runtime.memory.share_one_arena` before anything else, or that has little effect.
 
     Raises:
         ValueError: settings that do not fit the devices, the data or the run in `workdir`.
         NonFiniteError: `max_nonfinite` updates in a row were skipped.
     """
-    use_cache(settings.compilation_cache)
-    run = _Run(settings, task)
-    try:
-        return run.loop()
-    finally:
-        run.close()
+    with compilation_cache(settings.compilation_cache), CompileCounter() as compiles:
+        run = _Run(settings, task, compiles)
+        try:
+            return run.loop()
+        finally:
+            run.close()
 
 
 class _Run:
     """One session of a run; every attribute is either fixed or part of the saved position."""
 
-    def __init__(self, settings: TrainConfig, task: Task) -> None:
-        self.settings, self.task = settings, task
+    def __init__(self, settings: TrainConfig, task: Task, compiles: CompileCounter) -> None:
+        self.settings, self.task, self.compiles = settings, task, compiles
         self.topology = parallel.make_topology(settings.num_devices)
-        self.compiles = CompileCounter()
         self.total = settings.total_steps(task.images.num_images)
         self.saved = None
         if settings.workdir is not None:
@@ -134,7 +134,6 @@ class _Run:
                 examples.append((variant, args))
         started = time.monotonic()
         on_disk = self.programs.warm_up(examples)
-        keep_freed_memory()
         covered = sum(len(surveys) for _, surveys in chosen) / self.settings.probe_archs
         self.log.say(
             f"compiled {len(examples)} of {len(found)} variants, {covered:.1%} of the networks, in "
@@ -144,20 +143,13 @@ class _Run:
     # ---- loop ------------------------------------------------------------------------------
 
     def loop(self) -> TrainResult:
-        """Dispatches until the run is over."""
+        """Compiles and trains, until the run is over."""
         with self.clock.catching_signals():
             if self.step < self.total:
                 self._warm_up()
-            self.clock.start_training()
-            self.line_step, self.line_time = self.step, time.monotonic()
-            reason = self.clock.stop_reason(self.step)
-            while reason is None:
-                self._dispatch(next(self.stream))
-                reason = self.clock.stop_reason(self.step)
-            self._drain(0)
-            self._save("last")
-            if self.saved is not None:
-                self.saved.wait()
+            on_cpu = self.topology.devices[0].platform == "cpu"
+            with freed_memory_kept() if on_cpu else contextlib.nullcontext():
+                reason = self._train()
         if reason != "finished":
             self.log.say(f"stopped at step {self.step} of {self.total}: {reason}")
         host = parallel.to_host(self.state)
@@ -165,6 +157,20 @@ class _Run:
         return TrainResult(
             best_theta(host), self.step, reason, skipped, self.programs.count, self.clock.elapsed()
         )
+
+    def _train(self) -> str:
+        """Dispatches until the run is over, and saves; returns the reason."""
+        self.clock.start_training()
+        self.line_step, self.line_time = self.step, time.monotonic()
+        reason = self.clock.stop_reason(self.step)
+        while reason is None:
+            self._dispatch(next(self.stream))
+            reason = self.clock.stop_reason(self.step)
+        self._drain(0)
+        self._save("last")
+        if self.saved is not None:
+            self.saved.wait()
+        return reason
 
     def _dispatch(self, group: MetaBatches) -> None:
         """Queues the K steps of a group, and looks at results that have become old enough."""

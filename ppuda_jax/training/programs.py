@@ -8,7 +8,6 @@ processes therefore compile into the cache on disk, and this one only reads the 
 import concurrent.futures
 import dataclasses
 import multiprocessing
-import os
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
@@ -18,8 +17,9 @@ from jax.sharding import SingleDeviceSharding
 from ppuda_jax import parallel
 from ppuda_jax.data.batches import LoadFn
 from ppuda_jax.data.stream import end_with_parent
-from ppuda_jax.memory import mapping_limit, mappings
-from ppuda_jax.training.compilation import CompileCounter
+from ppuda_jax.runtime.compilation import CompileCounter
+from ppuda_jax.runtime.memory import mapping_limit, mappings
+from ppuda_jax.runtime.processors import processors
 from ppuda_jax.training.config import TrainConfig
 from ppuda_jax.training.state import TrainState
 from ppuda_jax.training.step import LossFn, Metrics, make_dispatch, make_step
@@ -69,22 +69,21 @@ class StepPrograms:
         """Programs compiled so far."""
         return len(self._programs)
 
-    def warm_up(self, examples: Sequence[Example]) -> int:
+    def warm_up(self, examples: Sequence[Example]) -> float:
         """Compiles variants side by side from example arguments (concrete arrays or shapes).
 
         Returns:
-            How many of the programs the cache on disk already had.
+            How many of the programs the cache on disk already had; NaN if JAX does not say.
 
         Raises:
             ValueError: more programs than this process has room for.
         """
         config = self._builder.config
-        workers = config.compile_threads or min(8, os.cpu_count() or 1)
+        workers = config.compile_threads or min(8, processors())
         on_cpu = self._topology.mesh is None and self._topology.devices[0].platform == "cpu"
         if on_cpu and config.compilation_cache is not None:
             return self._warm_up_in_processes(examples, workers)
-        counter = CompileCounter()
-        with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+        with CompileCounter() as counter, concurrent.futures.ThreadPoolExecutor(workers) as pool:
             jobs = [
                 (variant, pool.submit(self._compile, variant, args)) for variant, args in examples
             ]
@@ -175,6 +174,7 @@ def _compile_into_cache(
     topology = parallel.make_topology(1)
     place = SingleDeviceSharding(topology.devices[0])  # as the caller's arrays; part of the key
     args = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place), args)
-    lowered, counter = builder.lower(variant, args, topology), CompileCounter()
-    lowered.compile()
+    lowered = builder.lower(variant, args, topology)
+    with CompileCounter() as counter:
+        lowered.compile()
     return counter.cache_hits > 0

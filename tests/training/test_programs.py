@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ppuda_jax import parallel
-from ppuda_jax.training import compilation
+from ppuda_jax.runtime.compilation import CompileCounter, compilation_cache
 from ppuda_jax.training.programs import StepPrograms
 from ppuda_jax.training.state import make_state
 from tests.training import toy
@@ -34,21 +34,19 @@ def test_one_program_per_variant_however_many_networks():
     assert programs.count == 2
 
 
-@pytest.mark.usefixtures("cache_settings_restored")
 def test_with_a_cache_on_disk_other_processes_compile(tmp_path):
     """This process finds their programs there, and they do the same as those compiled here."""
     topology = parallel.make_topology(1)
     config = dataclasses.replace(CONFIG, compilation_cache=str(tmp_path))
-    compilation.use_cache(tmp_path)
     args = (make_state(toy.theta(), CONFIG), *arguments(toy.ToyNetworks()))
     args = parallel.replicate(args, topology)
-    counter = compilation.CompileCounter()
-    programs = StepPrograms(toy.loss_for, TASK.images.load, config, topology)
     examples = [("variant0", args), ("variant1", args)]
-    assert programs.warm_up(examples) == 0
-    assert programs.count == counter.calls == counter.cache_hits == 2
-    again = StepPrograms(toy.loss_for, TASK.images.load, config, topology)
-    assert again.warm_up(examples) == 2
+    with compilation_cache(tmp_path), CompileCounter() as counter:
+        programs = StepPrograms(toy.loss_for, TASK.images.load, config, topology)
+        assert programs.warm_up(examples) == 0
+        assert programs.count == counter.calls == counter.cache_hits == 2
+        again = StepPrograms(toy.loss_for, TASK.images.load, config, topology)
+        assert again.warm_up(examples) == 2
     found, _ = programs.run("variant1", *args)
     args = parallel.replicate(
         (make_state(toy.theta(), CONFIG), *arguments(toy.ToyNetworks())), topology
@@ -71,17 +69,18 @@ def test_too_many_programs_are_refused_before_the_process_is_ended(monkeypatch):
         programs.run("variant2", *args)
 
 
-@pytest.mark.usefixtures("cache_settings_restored")
 def test_too_many_programs_are_refused_before_all_are_compiled(tmp_path, monkeypatch):
     in_use = iter([100, 4_100, 4_100])
     monkeypatch.setattr("ppuda_jax.training.programs.mappings", lambda: next(in_use))
     monkeypatch.setattr("ppuda_jax.training.programs.mapping_limit", lambda: 14_200)
     config = dataclasses.replace(CONFIG, compilation_cache=str(tmp_path), compile_threads=2)
-    compilation.use_cache(tmp_path)
     programs = StepPrograms(toy.loss_for, TASK.images.load, config, parallel.make_topology(1))
     args = (make_state(toy.theta(), CONFIG), *arguments(toy.ToyNetworks()))
     args = parallel.replicate(args, parallel.make_topology(1))
-    with pytest.raises(ValueError, match="room for 3 compiled programs, 9 are wanted"):
+    with (
+        compilation_cache(tmp_path),
+        pytest.raises(ValueError, match="room for 3 compiled programs, 9 are wanted"),
+    ):
         programs.warm_up([(f"variant{i}", args) for i in range(9)])
     assert programs.count == 1
 

@@ -7,13 +7,12 @@ import sys
 
 import pytest
 
-from ppuda_jax.memory import mapping_limit, mappings
+from ppuda_jax.runtime.memory import mapping_limit, mappings
 
 SCRIPT = """
-import ctypes, resource, threading
-from ppuda_jax.memory import keep_freed_memory, share_one_arena
+import contextlib, ctypes, resource, threading
+from ppuda_jax.runtime.memory import freed_memory_kept, share_one_arena
 shared = {share} and share_one_arena()
-kept = {keep} and keep_freed_memory()
 libc = ctypes.CDLL(None)
 libc.malloc.restype = ctypes.c_void_p
 libc.malloc.argtypes, libc.free.argtypes = [ctypes.c_size_t], [ctypes.c_void_p]
@@ -28,9 +27,11 @@ def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 def measure():
-    first, second = faults(), faults()
-    again = keep_freed_memory()
-    print(shared, kept, first, second, again, faults())
+    with freed_memory_kept() if {keep} else contextlib.nullcontext(False) as kept:
+        first, second = faults(), faults()
+        with freed_memory_kept():
+            third = faults()
+    print(shared, kept, first, second, third, faults(), faults())
 
 thread = threading.Thread(target=measure)
 thread.start()
@@ -47,15 +48,16 @@ def test_a_block_freed_by_a_thread_is_reused_without_page_faults(share, keep):
         capture_output=True,
         text=True,
     ).stdout.split()
-    shared, kept, first, second, again, third = out
-    assert (shared, kept, again) == (str(share), str(keep), "True")
+    shared, kept, first, second, third, *after = out
+    assert (shared, kept) == (str(share), str(keep))
     pages = (200 << 20) // 4096
     assert int(first) > pages / 600  # huge pages have 512
     if keep:
         assert int(second) < int(first) / 20
-        assert int(third) > int(first) / 2  # the second call returned the block
+        assert int(third) > int(first) / 2  # entering returned the block
     else:
         assert int(second) > int(first) / 2
+    assert min(map(int, after)) > int(first) / 2  # nothing is kept any more
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux counts mappings")

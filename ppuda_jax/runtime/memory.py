@@ -6,41 +6,58 @@ every page again: a third of the time of a training step, where it was measured.
 needed: threads with an arena of their own map blocks above 64 MB whatever else is set.
 """
 
+import contextlib
 import ctypes
 import pathlib
 import platform
+from collections.abc import Iterator
 
 # Parameters of mallopt(3).
 _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
 _NEVER = 2**31 - 1
+_MMAP_MAX_DEFAULT, _TRIM_THRESHOLD_DEFAULT = 65_536, 128 << 10
 
 
 def share_one_arena() -> bool:
     """Makes all threads that start from now on allocate from the main arena of the C library.
 
-    To be called before the first use of JAX, whose threads otherwise get their own.
+    To be called before the first use of JAX, whose threads otherwise get their own. There is no
+    way back: a thread keeps its arena.
 
     Returns:
-      Whether the setting was made: only glibc has it, elsewhere nothing happens.
+        Whether the setting was made: only glibc has it, elsewhere nothing happens.
     """
     libc = _glibc()
     return libc is not None and libc.mallopt(_ARENA_MAX, 1) == 1
 
 
-def keep_freed_memory() -> bool:
-    """Returns the memory that is free now, and makes the C library keep what is freed from now on.
+@contextlib.contextmanager
+def freed_memory_kept() -> Iterator[bool]:
+    """Returns the memory that is free now, and makes the C library keep what is freed meanwhile.
 
-    To be called between compilation, whose gigabytes of debris slow down every later allocation
-    if they are kept, and the first run of a compiled program; see also `share_one_arena`.
+    To be entered between compilation, whose gigabytes of debris slow down every later allocation
+    if they are kept, and the first run of a compiled program; see also `share_one_arena`. Where
+    programs run on a GPU or TPU it is of no use, and costs the host's memory. At the end the
+    C library's documented defaults hold and what is free is returned, but its threshold for blocks
+    of their own no longer adapts.
 
-    Returns:
-      Whether the setting was made, as there.
+    Yields:
+        Whether the setting was made: only glibc has it, elsewhere nothing happens.
     """
     libc = _glibc()
     if libc is None:
-        return False
+        yield False
+        return
     libc.malloc_trim(0)
-    settings = ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, _NEVER))
+    try:
+        yield _set_malloc(libc, mmap_max=0, trim_threshold=_NEVER)
+    finally:
+        _set_malloc(libc, _MMAP_MAX_DEFAULT, _TRIM_THRESHOLD_DEFAULT)
+        libc.malloc_trim(0)
+
+
+def _set_malloc(libc: ctypes.CDLL, mmap_max: int, trim_threshold: int) -> bool:
+    settings = ((_MMAP_MAX, mmap_max), (_TRIM_THRESHOLD, trim_threshold))
     return all(libc.mallopt(name, value) == 1 for name, value in settings)
 
 
