@@ -160,9 +160,9 @@ class Bench:
 
         programs = arrays.programs
         none = jax.tree.map(np.zeros_like, programs.backward_count)
-        no_backward = programs.replace(backward_count=none)
-        empty = no_backward.replace(
-            forward_count=jax.tree.map(np.zeros_like, programs.forward_count)
+        no_backward = dataclasses.replace(programs, backward_count=none)
+        empty = dataclasses.replace(
+            no_backward, forward_count=jax.tree.map(np.zeros_like, programs.forward_count)
         )
         cases = {
             "step": programs,
@@ -212,7 +212,7 @@ def _additions(variant: Any, programs: Any) -> Any:
             else:
                 counts[group.name][...] = 0
         changed |= {kind: codes, f"{kind}_count": counts}
-    return programs.replace(**changed)
+    return dataclasses.replace(programs, **changed)
 
 
 # ---- the reference ---------------------------------------------------------------------------
