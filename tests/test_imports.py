@@ -15,7 +15,7 @@ LEVELS = (
     ("graphs",),
     ("ghn", "nets", "tracing"),
     ("executor", "convert", "params_io"),
-    ("prediction", "data", "checkpoints", "parallel", "calibration", "visualization"),
+    ("prediction", "programs", "data", "checkpoints", "parallel", "calibration", "visualization"),
     ("training",),
     ("evaluation", "structure"),
 )

@@ -18,6 +18,7 @@ from ppuda_jax.ghn.model import GHN
 from ppuda_jax.graphs.arch_graph import ArchGraph, Binding
 from ppuda_jax.graphs.batching import Bucket, PaddedGraphs, level_schedule, pad_graphs
 from ppuda_jax.prediction.leaves import Path, assemble, unsupported_reason
+from ppuda_jax.programs import CachedFunction
 from ppuda_jax.tracing.api import check_apply_fn
 
 Policy = Literal["error", "init", "skip"]
@@ -121,8 +122,7 @@ def predict_leaves(
     return dict(zip(_paths(bindings), arrays, strict=True))
 
 
-@functools.lru_cache(maxsize=_CACHED_GRAPHS)
-def _predictor(config: GHNConfig, bindings: tuple[Binding, ...]) -> Callable[..., Any]:
+def _predictor(config: GHNConfig, bindings: tuple[Binding, ...]) -> CachedFunction:
     """The compiled (theta, graphs) -> leaves of one set of bindings."""
 
     def predict(theta: Mapping[str, Any], graphs: PaddedGraphs) -> list[jax.Array]:
@@ -130,7 +130,7 @@ def _predictor(config: GHNConfig, bindings: tuple[Binding, ...]) -> Callable[...
         leaves = assemble(config, theta, h, bindings)
         return [leaves[path] for path in _paths(bindings)]
 
-    return jax.jit(predict)
+    return CachedFunction(predict, (config, bindings), "predictors")
 
 
 @functools.lru_cache(maxsize=_CACHED_GRAPHS)

@@ -16,8 +16,9 @@ from ppuda_jax.ghn.normalization import bound_bias, bound_norm_scale, kernel_sca
 from ppuda_jax.graphs.arch_graph import ArchGraph, Binding
 from ppuda_jax.graphs.batching import pad_graphs
 from ppuda_jax.prediction.blocks import tile_index
-from ppuda_jax.prediction.predict import _predictor, predict_params, unsupported_leaves
+from ppuda_jax.prediction.predict import predict_params, unsupported_leaves
 from ppuda_jax.primitives import PRIMITIVE_IDS
+from ppuda_jax.programs import PROGRAMS
 from ppuda_jax.tracing.api import trace
 from ppuda_jax.tracing.params import Unbound
 from tests.ghn.networks import canonical, peer_network
@@ -148,12 +149,12 @@ TWO = (BINDINGS[1], BINDINGS[2])
 
 
 def test_a_second_call_and_other_parameters_do_not_compile_again(small):
-    graph = _graph(TWO)
+    graph, before = _graph(TWO), PROGRAMS.loads
     first = predict_params(None, graph, small)
     other = dataclasses.replace(small, theta=init_theta(CONFIG, jax.random.key(1)))
     second = predict_params(None, graph.to_graphs_tuple(), other)
     assert np.abs(first["norm"]["scale"] - second["norm"]["scale"]).max() > 0
-    assert _predictor(CONFIG, TWO)._cache_size() == 1
+    assert PROGRAMS.loads == before + 1
 
 
 def test_what_cannot_be_predicted_is_an_error_that_lists_it(small):
