@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import jax
 from jax.stages import Compiled
 
-from ppuda_jax.memory import mapping_limit, mappings
+from ppuda_jax.runtime.memory import mapping_limit, mappings
 
 _MARGIN = 1.25  # programs of one kind differ; the next may be larger than the largest so far
 _FREE = 0.01  # share of the limit that is left for threads and buffers

@@ -172,7 +172,7 @@ def test_a_function_has_one_program_per_signature_and_key():
 
 def test_forgetting_a_real_program_returns_its_mappings():
     """The cache relies on it; a program that has run lies in a cycle of references."""
-    from ppuda_jax.memory import mappings
+    from ppuda_jax.runtime.memory import mappings
 
     cache = ProgramCache(max_programs=1)
     x = jnp.ones((8, 8))
