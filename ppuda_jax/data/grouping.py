@@ -8,10 +8,19 @@ Legend: `M` networks of a meta-batch.
 """
 
 import dataclasses
+import math
 from collections.abc import Hashable, Mapping
 from typing import Any
 
 import numpy as np
+
+_PUBLISHED_SIZE = 8  # networks of the meta-batches that the published limit of nodes is for
+_MOST_DROPPED_GROUPS = 200
+_MOST_SKIPPED_NETWORKS = 20_000
+
+
+class StreamError(ValueError):
+    """A stream of architectures from which no meta-batch comes with these settings."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +86,22 @@ def balanced_shares(counts: Mapping[Hashable, int], balance: float) -> dict[Hash
     return {variant: (least / count) ** balance for variant, count in counts.items()}
 
 
+def node_limit(max_nodes: int, meta_batch_size: int) -> float:
+    """Most graph nodes of a meta-batch.
+
+    The published code leaves out meta-batches of 8 networks with more than 2200 nodes, about 7 %
+    of them; no meta-batch of 24 networks is below that. Larger ones therefore get as many nodes
+    per network. Smaller ones keep the number as it is, or a network alone would be left out for
+    being larger than the average of eight. Devices do not enter: how many there are may change
+    when a run is resumed, what it trains on may not.
+
+    Args:
+        max_nodes: most nodes of meta-batches of up to 8 networks.
+        meta_batch_size: M, over all devices.
+    """
+    return max_nodes * max(1.0, meta_batch_size / _PUBLISHED_SIZE)
+
+
 @dataclasses.dataclass(frozen=True)
 class Group:
     """M networks of one variant: `indices` [M], in stream order.
@@ -103,28 +128,34 @@ class Grouping:
 
         Args:
             meta_batch_size: M.
-            max_nodes: a meta-batch with more graph nodes is dropped (2200 as published).
+            max_nodes: a meta-batch with more graph nodes is dropped; see `node_limit`.
             shares: variants that are trained on, with the share of their networks that is taken;
                 others are skipped and counted. All networks of all variants if not given.
             state: position to continue from; its pending architectures must be fed again first.
         """
         state = state or GroupingState()
         self._size, self._max_nodes = meta_batch_size, max_nodes
+        self._node_limit = node_limit(max_nodes, meta_batch_size)
         self._shares = shares
         self._waiting: dict[Hashable, list[Survey]] = {}
         self._next, self._unfit = state.next_index, state.unfit_skipped
         self._rare, self._large = state.rare_skipped, state.large_skipped
+        # Without interruption; a new session counts afresh, as other settings may have mended it.
+        self._rare_in_a_row = self._large_in_a_row = 0
+        self._smallest_dropped: int | None = None
 
     def feed(self, survey: Survey) -> Group | None:
         """Takes the next architecture; returns a group if it completes one.
 
         Raises:
             ValueError: the architectures do not come in stream order.
+            StreamError: so many were left out without interruption that no meta-batch will come.
         """
         self._next = max(self._next, survey.index + 1)
         if not self._is_taken(survey):
-            self._rare += 1
+            self._skip_rare()
             return None
+        self._rare_in_a_row = 0
         waiting = self._waiting.setdefault(survey.variant, [])
         if waiting and waiting[-1].index >= survey.index:
             raise ValueError(
@@ -135,10 +166,36 @@ class Grouping:
         if len(waiting) < self._size:
             return None
         self._waiting[survey.variant] = []
-        if sum(s.num_nodes for s in waiting) > self._max_nodes:
-            self._large += 1
+        num_nodes = sum(s.num_nodes for s in waiting)
+        if num_nodes > self._node_limit:
+            self._drop_large(num_nodes)
             return None
+        self._large_in_a_row, self._smallest_dropped = 0, None
         return Group(survey.variant, tuple(s.index for s in waiting), self.state())
+
+    def _skip_rare(self) -> None:
+        self._rare += 1
+        self._rare_in_a_row += 1
+        if self._rare_in_a_row >= _MOST_SKIPPED_NETWORKS:
+            wanted = ", ".join(map(str, self._shares or ())) or "none at all"
+            raise StreamError(
+                f"the stream must have networks of the executor variants that are trained on, "
+                f"received {self._rare_in_a_row} others in a row; raise max_variants or "
+                f"probe_archs (trained on: {wanted})"
+            )
+
+    def _drop_large(self, num_nodes: int) -> None:
+        self._large += 1
+        self._large_in_a_row += 1
+        least = min(num_nodes, self._smallest_dropped or num_nodes)
+        self._smallest_dropped = least
+        if self._large_in_a_row >= _MOST_DROPPED_GROUPS:
+            scale = self._node_limit / self._max_nodes
+            raise StreamError(
+                f"a meta-batch of {self._size} networks must have at most {self._node_limit:.0f} "
+                f"graph nodes, received {self._large_in_a_row} with {least} or more in a row; "
+                f"raise max_nodes to {math.ceil(1.2 * least / scale)} or lower meta_batch_size"
+            )
 
     def _is_taken(self, survey: Survey) -> bool:
         """Draws by the architecture's index, so that a resumed stream decides the same."""

@@ -23,11 +23,12 @@ import jax
 import numpy as np
 from jax import tree_util
 
-from ppuda_jax.data.grouping import Group, Grouping, GroupingState, Survey
+from ppuda_jax.data.grouping import Group, Grouping, GroupingState, StreamError, Survey
 from ppuda_jax.runtime.processors import processors
 
 _CHUNK = 32
 _PARKED_CHUNKS = 4
+_MOST_UNFIT_GROUPS = 100
 
 
 class Networks(Protocol):
@@ -94,7 +95,7 @@ class ArchitectureStream:
             num_shards: S, devices over all hosts.
             host_shards: the shards that this host gets; all of them if not given. (Each host
                 builds all, so that all leave out the same.)
-            max_nodes: larger meta-batches are dropped.
+            max_nodes: larger meta-batches are dropped, see `grouping.node_limit`.
             shares: variants to keep and the share of their networks, see `Grouping`.
             workers: processes; 0 builds in the calling thread.
             prefetch: meta-batches built ahead; twice the workers if not given.
@@ -112,11 +113,13 @@ class ArchitectureStream:
         self._networks, self._steps, self._shards = networks, steps_per_dispatch, num_shards
         self._host_shards = host_shards or range(num_shards)
         self._per_shard = meta_batch_size // num_shards
+        self._max_nodes = max_nodes
         self._prefetch = prefetch if prefetch is not None else 2 * workers
         self._pool = WorkerPool(networks, workers)
         state = state or GroupingState()
         self._grouping = Grouping(meta_batch_size, max_nodes, shares, state)
         self._resumed, self._unfit = state.pending, state.unfit_skipped
+        self._unfit_in_a_row = 0
         self._next_chunk = state.next_index
         self._surveys: collections.deque[Any] = collections.deque()
         self._groups: collections.deque[Group] = collections.deque()
@@ -136,7 +139,7 @@ class ArchitectureStream:
                 found[survey.variant].append(survey)
         return sorted(found.items(), key=lambda row: (-len(row[1]), row[1][0].index))
 
-    def restrict(self, shares: Mapping[Hashable, float], max_nodes: int) -> None:
+    def restrict(self, shares: Mapping[Hashable, float]) -> None:
         """Keeps these shares of these variants only; before the first group is taken.
 
         Raises:
@@ -145,7 +148,7 @@ class ArchitectureStream:
         if self._surveys or self._builds or self._grouping.state().pending:
             raise ValueError("the variants of a stream must be chosen before its first group")
         size, state = self._per_shard * self._shards, self._grouping.state()
-        self._grouping = Grouping(size, max_nodes, shares, state)
+        self._grouping = Grouping(size, self._max_nodes, shares, state)
 
     def example(self, surveys: Sequence[Survey]) -> Any:
         """Arrays [K, S, ...] of networks of one variant: the right shapes, to compile ahead.
@@ -171,13 +174,19 @@ class ArchitectureStream:
         return self
 
     def __next__(self) -> MetaBatches:
+        """The next dispatch.
+
+        Raises:
+            StreamError: meta-batches are left out without end.
+        """
         while True:
             self._top_up_builds()
             group, build = self._builds.popleft()
             arrays = build.result()
             if arrays is None:
-                self._unfit += 1
+                self._leave_out(group)
                 continue
+            self._unfit_in_a_row = 0
             ready = self._ready[group.variant]
             ready.append((group, arrays))
             if len(ready) == self._steps:
@@ -185,6 +194,17 @@ class ArchitectureStream:
                 indices = tuple(index for taken, _ in ready for index in taken.indices)
                 stacked = self._stack([built for _, built in ready])
                 return MetaBatches(group.variant, indices, stacked, self._state_after(group))
+
+    def _leave_out(self, group: Group) -> None:
+        self._unfit += 1
+        self._unfit_in_a_row += 1
+        if self._unfit_in_a_row >= _MOST_UNFIT_GROUPS:
+            raise StreamError(
+                f"networks of a meta-batch must fit in the executor together, received "
+                f"{self._unfit_in_a_row} meta-batches in a row that do not (the last one: "
+                f"architectures {list(group.indices)} of variant {group.variant}); more networks "
+                f"per device even out their sizes: raise meta_batch_size or lower num_devices"
+            )
 
     def _state_after(self, group: Group) -> GroupingState:
         """Position once this meta-batch has been taken: those that are built but wait count too."""

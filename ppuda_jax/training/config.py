@@ -59,7 +59,11 @@ class TrainConfig:
         "float32", "type of the target networks' activations"
     )
     seed: int = described(1111, "seed of theta, architectures, image order and augmentation")
-    max_nodes: int = described(2200, "meta-batches with more graph nodes are skipped")
+    max_nodes: int = described(
+        2200,
+        "meta-batches with more graph nodes are skipped; the published limit of 8 networks, "
+        "more networks get as many nodes each",
+    )
     arch_file: str | None = described(
         None, "DeepNets-1M HDF5 file to draw networks from, instead of sampling them"
     )

@@ -122,7 +122,7 @@ class _Run:
         if self.settings.max_variants is not None or self.settings.variant_balance:
             counts = {variant: len(surveys) for variant, surveys in chosen}
             shares = balanced_shares(counts, self.settings.variant_balance)
-            self.stream.restrict(shares, self.settings.max_nodes)
+            self.stream.restrict(shares)
         steps = range(self.step, self.step + self.settings.steps_per_dispatch)
         batches, rates = self._images_and_rates(steps)
         examples = []

@@ -3,7 +3,17 @@
 import numpy as np
 import pytest
 
-from ppuda_jax.data.grouping import Grouping, GroupingState, Survey, balanced_shares
+from ppuda_jax.archs.plan import make_plan
+from ppuda_jax.archs.sampling import arch_at
+from ppuda_jax.data.grouping import (
+    Grouping,
+    GroupingState,
+    StreamError,
+    Survey,
+    balanced_shares,
+    node_limit,
+)
+from ppuda_jax.graphs.from_plan import graph_from_plan
 
 
 def surveys(count, seed=0):
@@ -83,3 +93,48 @@ def test_balanced_shares_even_out_variants_and_repeat_themselves():
     whole = groups_of(Grouping(1, 10_000, balanced_shares(counts, 0.5)), stream)
     late = Grouping(1, 10_000, balanced_shares(counts, 0.5), whole[50].state)
     assert groups_of(late, stream[whole[50].state.next_index :]) == whole[51:]
+
+
+@pytest.fixture(scope="module")
+def sampled():
+    """Surveys of networks of the training split, as if all were of one variant."""
+    plans = [make_plan(arch_at("train", i, 32, 0), 10, 32) for i in range(768)]
+    return [Survey(i, "a", graph_from_plan(p).num_nodes) for i, p in enumerate(plans)]
+
+
+@pytest.mark.parametrize("size", [8, 12, 16, 24, 32, 64])
+def test_large_meta_batches_of_sampled_networks_are_kept(sampled, size):
+    grouping = Grouping(size, 2200)
+    groups = groups_of(grouping, sampled)
+    assert len(groups) >= 0.85 * (len(sampled) // size)
+
+
+def test_the_published_limit_is_that_of_eight_networks():
+    assert node_limit(2200, 8) == 2200
+    assert node_limit(2200, 32) == 4 * 2200
+    assert node_limit(2200, 1) == 2200  # a large network alone is trained on
+
+
+def test_a_limit_that_no_meta_batch_keeps_is_an_error():
+    grouping = Grouping(16, max_nodes=100)
+    with pytest.raises(
+        StreamError,
+        match=r"16 networks .* at most 200 graph nodes, received 200 .*max_nodes to 384",
+    ):
+        groups_of(grouping, (Survey(i, "a", 40) for i in range(100_000)))
+    repaired = Grouping(16, max_nodes=400)
+    assert len(groups_of(repaired, (Survey(i, "a", 40) for i in range(160)))) == 10
+
+
+@pytest.mark.parametrize("shares", [{}, {"b": 1.0}, {"a": 0.0}])
+def test_variants_that_never_come_are_an_error(shares):
+    grouping = Grouping(2, 100, shares)
+    with pytest.raises(StreamError, match="others in a row; raise max_variants"):
+        groups_of(grouping, (Survey(i, "a", 40) for i in range(100_000)))
+
+
+def test_many_dropped_meta_batches_are_no_error_while_some_are_kept():
+    grouping = Grouping(1, max_nodes=50)
+    stream = [Survey(i, "a", 40 if i % 50 == 0 else 90) for i in range(5000)]
+    assert len(groups_of(grouping, stream)) == 100
+    assert grouping.state().large_skipped == 4900

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import pytest
 
+from ppuda_jax.data.grouping import StreamError
 from ppuda_jax.data.stream import ArchitectureStream
 from tests.training.toy import ToyNetworks
 
@@ -73,7 +74,7 @@ def test_probe_counts_variants_and_restriction_holds():
         ("variant2", 13),
     ]
     assert stream.example(found[0][1])["vector"].shape == (2, 2, 2, 6)
-    stream.restrict({"variant1": 1.0}, 60)
+    stream.restrict({"variant1": 1.0})
     assert {g.variant for g in take(stream, 5)} == {"variant1"}
 
 
@@ -91,6 +92,27 @@ def test_networks_that_do_not_fit_are_left_out_and_counted():
     groups = take(stream, 12)
     assert all(7 not in group.indices for group in groups)
     assert (groups[0].state.unfit_skipped, groups[-1].state.unfit_skipped) == (0, 1)
+
+
+class Unfit(ToyNetworks):
+    """No meta-batch of these has room in the executor."""
+
+    def build(self, indices, variant):
+        return None
+
+
+@pytest.mark.parametrize(
+    ("networks", "options", "message"),
+    [
+        (ToyNetworks(), {"max_nodes": 5}, "at most 5 graph nodes.*raise max_nodes"),
+        (ToyNetworks(), {"shares": {"variant9": 1.0}}, "raise max_variants"),
+        (Unfit(), {}, r"do not \(the last one.*raise meta_batch_size or lower num_devices"),
+    ],
+)
+def test_a_stream_from_which_nothing_comes_is_an_error(networks, options, message):
+    stream = ArchitectureStream(networks, meta_batch_size=2, workers=0, **options)
+    with pytest.raises(StreamError, match=message):
+        next(stream)
 
 
 def test_examples_avoid_networks_without_room():
