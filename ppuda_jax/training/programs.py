@@ -7,6 +7,7 @@ processes therefore compile into the cache on disk, and this one only reads the 
 
 import concurrent.futures
 import dataclasses
+import functools
 import multiprocessing
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
@@ -17,8 +18,8 @@ from jax.sharding import SingleDeviceSharding
 from ppuda_jax import parallel
 from ppuda_jax.data.batches import LoadFn
 from ppuda_jax.data.stream import end_with_parent
+from ppuda_jax.programs import PROGRAMS, NoRoomError
 from ppuda_jax.runtime.compilation import CompileCounter
-from ppuda_jax.runtime.memory import mapping_limit, mappings
 from ppuda_jax.runtime.processors import processors
 from ppuda_jax.training.config import TrainConfig
 from ppuda_jax.training.state import TrainState
@@ -62,7 +63,7 @@ class StepPrograms:
         """
         self._builder, self._topology = _Builder(loss_for, load, config), topology
         self._programs: dict[Hashable, Any] = {}
-        self._largest = 0
+        self._run = object()  # other runs of this process have the same variants
 
     @property
     def count(self) -> int:
@@ -105,8 +106,9 @@ class StepPrograms:
                 lowered = [(variant, self._lower(variant, args)) for variant, args in group]
                 on_disk += sum(job.result() for job in jobs)
                 for variant, program in lowered:
+                    lower = functools.partial(_already, program)
                     left = len(examples) - self.count
-                    self._programs[variant] = self._load(program, left)
+                    self._programs[variant] = self._load(variant, lower, left)
         return on_disk
 
     def run(
@@ -132,28 +134,28 @@ class StepPrograms:
         return self._builder.lower(variant, args, self._topology)
 
     def _compile(self, variant: Hashable, args: tuple[Any, ...]) -> Any:
-        return self._load(self._lower(variant, args))
+        return self._load(variant, lambda: self._lower(variant, args))
 
-    def _load(self, lowered: Any, planned: int = 1) -> Any:
+    def _load(self, variant: Hashable, lower: Callable[[], Any], planned: int = 1) -> Any:
         """Compiles, or refuses where the process would be ended for want of memory mappings.
 
         Args:
-            lowered: the first of them.
+            variant: what for.
+            lower: makes what is compiled.
             planned: how many more programs the process is to hold, this one included.
         """
-        limit, before = mapping_limit(), mappings()
-        each = 1.25 * self._largest
-        if limit is not None and before + planned * each > limit:
-            room = self.count + int((limit - before) / each)
-            raise ValueError(
-                f"this process has room for {room} compiled programs, {self.count + planned} are "
-                f"wanted: each takes up to {self._largest} memory mappings, {before} of {limit} "
-                f"are in use; train on fewer variants (max_variants={room}), or allow more "
-                f"mappings (sysctl -w vm.max_map_count={4 * limit})"
+        try:
+            return PROGRAMS.load(
+                (self._run, variant), lower, kind="training steps", pinned=True, planned=planned
             )
-        program = lowered.compile()
-        self._largest = max(self._largest, mappings() - before)
-        return program
+        except NoRoomError as error:
+            raise ValueError(
+                f"{error}, or train on fewer variants (max_variants={error.room})"
+            ) from error
+
+
+def _already(lowered: Any) -> Any:
+    return lowered
 
 
 def _shapes(args: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from ppuda_jax import parallel
+from ppuda_jax.programs import ProgramCache
 from ppuda_jax.runtime.compilation import CompileCounter, compilation_cache
 from ppuda_jax.training.programs import StepPrograms
 from ppuda_jax.training.state import make_state
@@ -56,30 +57,44 @@ def test_with_a_cache_on_disk_other_processes_compile(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, found.theta, expected.theta)
 
 
+def _limited(monkeypatch, limit):
+    """A cache for a process in which each program takes 4,000 mappings."""
+    cache = ProgramCache(lambda: limit, lambda: 100 + 4_000 * cache.loads)
+    monkeypatch.setattr("ppuda_jax.training.programs.PROGRAMS", cache)
+
+
 def test_too_many_programs_are_refused_before_the_process_is_ended(monkeypatch):
     """XLA:CPU aborts without a mapping left, and nothing could be saved."""
-    in_use = iter([100, 4_000, 4_000, 8_000, 62_000])
-    monkeypatch.setattr("ppuda_jax.training.programs.mappings", lambda: next(in_use))
-    monkeypatch.setattr("ppuda_jax.training.programs.mapping_limit", lambda: 65_530)
+    _limited(monkeypatch, 10_000)
     programs = StepPrograms(toy.loss_for, TASK.images.load, CONFIG, parallel.make_topology(1))
-    args = (make_state(toy.theta(), CONFIG), *arguments(toy.ToyNetworks()))
+    args = arguments(toy.ToyNetworks())
     for variant in ("variant0", "variant1"):
-        programs._compile(variant, args)
-    with pytest.raises(ValueError, match=r"up to 4000 .* 62000 of 65530 .*sysctl -w vm\.max_map"):
-        programs.run("variant2", *args)
+        programs.run(variant, make_state(toy.theta(), CONFIG), *args)
+    with pytest.raises(
+        ValueError, match=r"up to 4000 .* 8100 of 10000 .*sysctl -w vm\.max_map.*max_variants=2"
+    ):
+        programs.run("variant2", make_state(toy.theta(), CONFIG), *args)
+
+
+def test_threads_that_compile_leave_each_other_room(monkeypatch):
+    """On a mesh and without a cache on disk this process compiles, in several threads."""
+    _limited(monkeypatch, 26_000)
+    config = dataclasses.replace(CONFIG, compile_threads=5)
+    programs = StepPrograms(toy.loss_for, TASK.images.load, config, parallel.make_topology(1))
+    args = (make_state(toy.theta(), CONFIG), *arguments(toy.ToyNetworks()))
+    programs.warm_up([(f"variant{i}", args) for i in range(6)])
+    assert programs.count == 6
 
 
 def test_too_many_programs_are_refused_before_all_are_compiled(tmp_path, monkeypatch):
-    in_use = iter([100, 4_100, 4_100])
-    monkeypatch.setattr("ppuda_jax.training.programs.mappings", lambda: next(in_use))
-    monkeypatch.setattr("ppuda_jax.training.programs.mapping_limit", lambda: 14_200)
+    _limited(monkeypatch, 14_400)
     config = dataclasses.replace(CONFIG, compilation_cache=str(tmp_path), compile_threads=2)
     programs = StepPrograms(toy.loss_for, TASK.images.load, config, parallel.make_topology(1))
     args = (make_state(toy.theta(), CONFIG), *arguments(toy.ToyNetworks()))
     args = parallel.replicate(args, parallel.make_topology(1))
     with (
         compilation_cache(tmp_path),
-        pytest.raises(ValueError, match="room for 3 compiled programs, 9 are wanted"),
+        pytest.raises(ValueError, match="room for 3 compiled programs .*, 9 are wanted"),
     ):
         programs.warm_up([(f"variant{i}", args) for i in range(9)])
     assert programs.count == 1
