@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ppuda_jax.nets import lowering, norms, ops
+from ppuda_jax.nets import lowering, norms, ops, pools
 from tests.nets.forms import array
 
 
@@ -37,6 +37,49 @@ def test_batch_norm_keeps_the_dtype_and_computes_in_float32():
     out = norms.batch_norm(x, jnp.ones(2), jnp.zeros(2))
     assert out.dtype == jnp.bfloat16
     assert abs(float(out.astype(jnp.float32).mean())) < 0.1
+
+
+def far(mean, shape=(8, 6, 6, 3)):
+    """Images around a mean, and their standard deviation in float64."""
+    x = np.float32(mean) + np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    return jnp.asarray(x), x.astype(np.float64).std((0, 1, 2))
+
+
+@pytest.mark.parametrize("mean", [0.0, 300.0, 3000.0, -3e4])
+def test_statistics_at_a_large_mean(mean):
+    x, std = far(mean)
+    found, inverse = norms.batch_statistics(x)
+    np.testing.assert_allclose(inverse, 1 / np.sqrt(std**2 + norms.EPSILON), rtol=1e-3)
+    expected = np.asarray(x, np.float64).mean((0, 1, 2))
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("mean", [300.0, 3000.0])
+@pytest.mark.parametrize("norm", ["batch_norm", "norm_pool", "first images", "layer_norm"])
+def test_norms_at_a_large_mean(norm, mean):
+    x, _ = far(mean, (8, 6, 6, 3) if norm != "layer_norm" else (2, 3, 3, 64))
+    wide = np.asarray(x, np.float64)
+    axes = -1 if norm == "layer_norm" else (0, 1, 2)
+    part = wide[:4] if norm == "first images" else wide
+    expected = (wide - part.mean(axes, keepdims=True)) / part.std(axes, keepdims=True)
+    one, zero = jnp.ones(x.shape[-1]), jnp.zeros(x.shape[-1])
+    if norm == "layer_norm":
+        found = norms.layer_norm(x, one, zero)
+    elif norm == "norm_pool":
+        with lowering.lowering("taps"):
+            found = norms.norm_pool(x, one, zero)
+        expected = pools.max_pool(jnp.asarray(expected, jnp.float32), 2)
+    elif norm == "first images":
+        with norms.statistics_of_first(4):
+            found = norms.batch_norm(x, one, zero)
+    else:
+        found = norms.batch_norm(x, one, zero)
+    np.testing.assert_allclose(found, expected, atol=3e-3)
+
+
+def test_a_constant_channel_has_no_variance():
+    _, inverse = norms.batch_statistics(jnp.full((4, 5, 5, 2), 1234.5))
+    np.testing.assert_allclose(inverse, norms.EPSILON**-0.5, rtol=1e-3)
 
 
 @pytest.mark.parametrize("size", [7, 8])
