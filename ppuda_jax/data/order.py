@@ -52,10 +52,23 @@ class ImageOrder:
         order = rng.permutation(self.num_images).astype(np.int32)
         if self._labels is None:
             return order
-        # The k-th of a class with m images stands at (k + 1/2) / m of the pass.
-        place = np.empty(self.num_images)
-        labels = self._labels[order]
-        for label in np.unique(labels):
-            members = np.flatnonzero(labels == label)
-            place[members] = (np.arange(len(members)) + 0.5) / len(members)
-        return order[np.argsort(place, kind="stable")]
+        return spread_classes(order, self._labels)
+
+
+def spread_classes(order: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Moves rows so that every stretch has the classes in the proportions of all.
+
+    Args:
+        order: int [n], a permutation; rows of a class keep theirs.
+        labels: int32 [n], by row.
+
+    Returns:
+        int [n].
+    """
+    # The k-th of a class with m images stands at (k + 1/2) / m of the whole.
+    place = np.empty(len(order))
+    sorted_labels = labels[order]
+    for label in np.unique(sorted_labels):
+        members = np.flatnonzero(sorted_labels == label)
+        place[members] = (np.arange(len(members)) + 0.5) / len(members)
+    return order[np.argsort(place, kind="stable")]
