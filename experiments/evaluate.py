@@ -20,6 +20,7 @@ from absl import app, logging
 
 from experiments import flags as config_flags
 from ppuda_jax.config import check_types, described
+from ppuda_jax.data.spec import DatasetSpec
 from ppuda_jax.runtime.compilation import CompileCounter, compilation_cache
 
 _SGD_BATCH = 96  # as published (appendix C.1)
@@ -85,7 +86,7 @@ def run(options: EvaluateConfig) -> str:
 def _run(options: EvaluateConfig, counter: CompileCounter) -> str:
     from ppuda_jax import evaluation
     from ppuda_jax.checkpoints import load_ghn
-    from ppuda_jax.data import images as images_lib
+    from ppuda_jax.data.datasets import spec_for
 
     settings = evaluation.EvalSettings(
         params=options.params,
@@ -95,8 +96,7 @@ def _run(options: EvaluateConfig, counter: CompileCounter) -> str:
         seed=options.seed,
     )
     ghn = load_ghn(options.checkpoint)
-    dataset = options.dataset or ghn.metadata.get("dataset", "cifar10")
-    spec = images_lib.dataset_spec(dataset)
+    spec = spec_for(ghn.metadata, options.dataset, options.data_dir)
     groups = {
         split: evaluation.choose_networks(
             split,
@@ -113,9 +113,10 @@ def _run(options: EvaluateConfig, counter: CompileCounter) -> str:
         part = "val" if split == "val" else "test"
         if part not in evaluators:
             images = evaluation.load_eval_images(
-                dataset,
+                options.dataset or spec.name,
                 part,
                 options.data_dir,
+                ghn=ghn,
                 batch_size=options.batch_size,
                 max_images=options.max_images,
                 noise=options.noise,
@@ -136,13 +137,13 @@ def _run(options: EvaluateConfig, counter: CompileCounter) -> str:
             results_path=_results_path(options.output, split),
             progress=_Bar(split),
         )
-    sgd = _train_first(options, dataset, groups, evaluators)
+    sgd = _train_first(options, spec, groups, evaluators)
     if options.output is not None:
         _write(options.output, found)
     programs = next(iter(evaluators.values())).programs
     return "\n".join(
         [
-            _table(options, ghn, dataset, found),
+            _table(options, ghn, spec.name, found),
             *(describe(split, results) for split, results in found.items()),
             *describe_sgd(sgd, found),
             f"{programs} compiled programs, {counter.calls} calls of the compiler "
@@ -152,7 +153,10 @@ def _run(options: EvaluateConfig, counter: CompileCounter) -> str:
 
 
 def _train_first(
-    options: EvaluateConfig, dataset: str, groups: Mapping[str, Sequence], evaluators: Mapping
+    options: EvaluateConfig,
+    spec: DatasetSpec,
+    groups: Mapping[str, Sequence],
+    evaluators: Mapping,
 ) -> list:
     """Trains networks of the first split for one epoch (`evaluation.sgd.SgdResult`)."""
     if not options.sgd_nets:
@@ -162,7 +166,9 @@ def _train_first(
 
     split = next(iter(groups))
     evaluator = evaluators["val" if split == "val" else "test"]
-    trainer = SgdTrainer(training_images(dataset, _SGD_BATCH, options.seed, options.data_dir))
+    name = options.dataset or spec.name
+    images = training_images(name, _SGD_BATCH, options.seed, options.data_dir, trained=spec)
+    trainer = SgdTrainer(images)
     nets = []
     for net in groups[split]:
         if len(nets) == options.sgd_nets:

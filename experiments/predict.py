@@ -22,8 +22,11 @@ import jax.numpy as jnp
 
 from ppuda_jax.calibration import calibrate
 from ppuda_jax.checkpoints import load_ghn
-from ppuda_jax.data.images import dataset_spec, load_images, normalise
+from ppuda_jax.data.datasets import dataset_of, spec_for
+from ppuda_jax.data.images import normalise
+from ppuda_jax.data.spec import trained_spec
 from ppuda_jax.evaluation import accuracy, load_eval_images
+from ppuda_jax.ghn.loaded import LoadedGHN
 from ppuda_jax.graphs.describe import describe
 from ppuda_jax.nets.zoo import MODELS, build_model
 from ppuda_jax.params_io import save_params
@@ -91,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--describe", action="store_true", help="print the graph's nodes")
     parser.add_argument("--draw", help="file for a picture of the graph")
     parser.add_argument("--evaluate", action="store_true", help="accuracy on the test images")
-    parser.add_argument("--dataset", help="default: by the classes of the checkpoint")
+    parser.add_argument("--dataset", help="default: that of the checkpoint")
     parser.add_argument("--data_dir")
     parser.add_argument("--max_images", type=int, help="only the first test images")
     parser.add_argument(
@@ -119,12 +122,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _run(args: argparse.Namespace) -> None:
     ghn = load_ghn(args.checkpoint)
-    dataset = args.dataset or ("imagenet" if ghn.config.num_classes == 1000 else "cifar10")
-    spec = dataset_spec(dataset)
-    size = args.image_size or spec.image_size
-    apply_fn, variables, inputs = build(
-        args.model, spec.num_classes, size, args.unsupported == "init"
-    )
+    size, classes = ghn.metadata.get("image_size", 32), ghn.config.num_classes
+    if args.dataset or trained_spec(ghn.metadata):
+        spec = spec_for(ghn.metadata, args.dataset, args.data_dir)
+        size, classes = spec.image_size, spec.num_classes
+    size = args.image_size or size
+    apply_fn, variables, inputs = build(args.model, classes, size, args.unsupported == "init")
     start = time.perf_counter()
     graph = trace(apply_fn, variables, inputs)
     traced = time.perf_counter() - start
@@ -154,22 +157,27 @@ def _run(args: argparse.Namespace) -> None:
     if args.output:
         print(f"written to {save_params(args.output, params)}")
     if args.evaluate:
-        _evaluate(args, dataset, apply_fn, {"params": params})
+        _evaluate(args, ghn, apply_fn, {"params": params})
 
 
-def _evaluate(args: argparse.Namespace, dataset: str, apply_fn, variables) -> None:
+def _evaluate(args: argparse.Namespace, ghn: LoadedGHN, apply_fn, variables) -> None:
     statistics = "statistics of each batch"
     if args.calibrate:
-        train = load_images(dataset, "train", args.data_dir)
+        train = dataset_of(ghn.metadata, args.dataset, args.data_dir).load("train")
         images = (normalise(images, train.spec) for images, _ in train.batches(_BATCH))
         chosen = (batch for batch, _ in zip(images, range(args.calibrate), strict=False))
         variables = calibrate(apply_fn, variables, chosen, train=True)
         statistics = f"statistics of {args.calibrate} training batches"
     data = load_eval_images(
-        dataset, "test", args.data_dir, batch_size=_BATCH, max_images=args.max_images
+        args.dataset,
+        "test",
+        args.data_dir,
+        ghn=ghn,
+        batch_size=_BATCH,
+        max_images=args.max_images,
     )
     value = 100 * accuracy(apply_fn, variables, data)
-    print(f"{dataset}: {value:.2f} % of {data.num_images} test images right ({statistics})")
+    print(f"{data.spec.name}: {value:.2f} % of {data.num_images} test images right ({statistics})")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from absl import app, flags
 from experiments import flags as config_flags
 from experiments.configs import recipe
 from ppuda_jax import config
+from ppuda_jax.data.datasets import short_name
 from ppuda_jax.runtime.memory import share_one_arena
 from ppuda_jax.training.config import TrainConfig
 from ppuda_jax.training.task import NonFiniteError
@@ -32,7 +33,7 @@ def settings_from_flags() -> TrainConfig:
     settings = config_flags.apply(base, _FIELDS)
     if settings.workdir is None:
         settings = dataclasses.replace(
-            settings, workdir=f"runs/{settings.model}-{settings.dataset}"
+            settings, workdir=f"runs/{settings.model}-{short_name(settings.dataset)}"
         )
     return settings
 
@@ -74,14 +75,16 @@ def validation(settings: TrainConfig) -> Callable[[Any, int], Mapping[str, float
     """What `--eval_every` asks for: unseen architectures on validation images."""
     if not settings.eval_every:
         return None
-    from ppuda_jax.data.images import dataset_spec
+    from ppuda_jax.data.datasets import dataset_spec
     from ppuda_jax.evaluation import EvalSettings, validation_hook
     from ppuda_jax.training.setup import ghn_config
 
-    spec = dataset_spec(settings.dataset)
+    spec = dataset_spec(settings.dataset, settings.data_dir, settings.image_size)
     ghn = ghn_config(settings, spec.image_size, spec.num_classes)
     options = EvalSettings(compute_dtype=settings.compute_dtype, num_devices=settings.num_devices)
-    return validation_hook(ghn, settings.dataset, settings.data_dir, settings=options)
+    return validation_hook(
+        ghn, settings.dataset, settings.data_dir, image_size=spec.image_size, settings=options
+    )
 
 
 if __name__ == "__main__":

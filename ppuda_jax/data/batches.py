@@ -11,40 +11,49 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
-from ppuda_jax.data import imagenet
-from ppuda_jax.data import images as images_lib
+from ppuda_jax.data.datasets import open_dataset
+from ppuda_jax.data.images import augment, normalise
 from ppuda_jax.data.order import ImageOrder
+from ppuda_jax.data.spec import DatasetSpec
+from ppuda_jax.data.streamed import ImageStream
 
 LoadFn = Callable[[Any, Any, jax.Array], tuple[jax.Array, jax.Array]]
 """(resident, batch, key) -> (images float32 [b, s, s, 3], labels int32 [b]); picklable."""
 
 
 class TrainingImages(Protocol):
-    """Training images by step.
+    """Training images by step."""
 
-    Attributes:
-        spec: the dataset.
-        num_images: images in one pass.
-        resident: pytree of arrays that stay on the device for the whole run, or ().
-    """
+    @property
+    def spec(self) -> DatasetSpec:
+        """Facts about the set."""
+        ...
 
-    spec: images_lib.DatasetSpec
-    num_images: int
-    resident: Any
+    @property
+    def num_images(self) -> int:
+        """Images in one pass."""
+        ...
+
+    @property
+    def resident(self) -> Any:
+        """Pytree of arrays that stay on the device for the whole run, or ()."""
+        ...
 
     def batch(self, step: int) -> Any:
         """Pytree of NumPy arrays that is handed to `load` for this step; pure in `step`."""
+        ...
 
     @property
     def load(self) -> LoadFn:
         """Traced inside the training step."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
 class ResidentImages:
     """Images on the device; a step names them by index and augments them there."""
 
-    spec: images_lib.DatasetSpec
+    spec: DatasetSpec
     resident: tuple[np.ndarray, np.ndarray]
     order: ImageOrder
 
@@ -67,8 +76,8 @@ class ResidentImages:
 class StreamedImages:
     """Images decoded and augmented on the host; the step only normalises them."""
 
-    spec: images_lib.DatasetSpec
-    stream: imagenet.ImageNetStream
+    spec: DatasetSpec
+    stream: ImageStream
     num_images: int
     resident: tuple[()] = ()
 
@@ -83,18 +92,18 @@ class StreamedImages:
 
 
 def _load_resident(
-    spec: images_lib.DatasetSpec, resident: Any, batch: Any, rng: jax.Array
+    spec: DatasetSpec, resident: Any, batch: Any, rng: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     images, labels = resident
-    return images_lib.augment(images[batch], rng, spec), labels[batch]
+    return augment(images[batch], rng, spec), labels[batch]
 
 
 def _load_streamed(
-    spec: images_lib.DatasetSpec, resident: Any, batch: Any, rng: jax.Array
+    spec: DatasetSpec, resident: Any, batch: Any, rng: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     del resident, rng  # augmented on the host
     images, labels = batch
-    return images_lib.normalise(images, spec), labels
+    return normalise(images, spec), labels
 
 
 def training_images(
@@ -103,21 +112,41 @@ def training_images(
     seed: int,
     data_dir: str | None = None,
     stratified: bool = False,
+    *,
+    image_size: int | None = None,
+    flip: bool | None = None,
+    trained: DatasetSpec | None = None,
 ) -> TrainingImages:
-    """Returns the training images of a dataset, the validation tenth left out.
+    """Returns the training images of a dataset, those held out for validation left out.
+
+    Args:
+        name: see `ppuda_jax.data.datasets`.
+        batch_size: `b`.
+        seed: of order and, where the host augments, augmentation.
+        data_dir: TFDS folder.
+        stratified: spread the classes evenly over each pass.
+        image_size: 32 or 224, see `open_dataset`.
+        flip: see `open_dataset`.
+        trained: see `open_dataset`.
 
     Raises:
-        ValueError: unknown dataset, foreign data, fewer images than a batch, or stratified
-            batches of images that are streamed.
+        ValueError: an unknown dataset, foreign or damaged data, fewer images than a batch, or
+            stratified batches of images that are streamed.
         FileNotFoundError: missing data.
     """
-    spec = images_lib.dataset_spec(name)
-    if not spec.resident:
+    dataset = open_dataset(name, data_dir, image_size, flip=flip, trained=trained)
+    count = len(dataset.rows("train"))
+    if batch_size > count:
+        raise ValueError(
+            f"batch_size must be at most the {count} training images of {dataset.name}, received "
+            f"{batch_size}"
+        )
+    if not dataset.resident:
         if stratified:
             raise ValueError(f"stratified batches need images in memory; {name} is streamed")
-        stream, count = imagenet.open_training(data_dir, batch_size, seed)
+        spec, rows = dataset.spec, dataset.source.train
+        stream = ImageStream(rows, count, batch_size, seed, spec.image_size, flip=spec.flip)
         return StreamedImages(spec, stream, count)
-    arrays = images_lib.load_images(name, "train", data_dir)
-    labels = arrays.labels if stratified else None
-    order = ImageOrder(len(arrays), batch_size, seed, labels)
-    return ResidentImages(spec, (arrays.images, arrays.labels), order)
+    images = dataset.load("train")
+    order = ImageOrder(count, batch_size, seed, images.labels if stratified else None)
+    return ResidentImages(images.spec, (images.images, images.labels), order)

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ppuda_jax.data.spec import check_same_images, trained_spec
 from ppuda_jax.evaluation.evaluator import EvalSettings, Evaluator, Timer
 from ppuda_jax.evaluation.images import EvalImages
 from ppuda_jax.evaluation.networks import EvalNet
@@ -83,13 +84,10 @@ def evaluate_archs(
 
 
 def check_dataset(ghn: LoadedGHN, images: EvalImages) -> None:
-    """Raises ValueError if a hypernetwork was trained on another dataset than the images'."""
-    trained = ghn.metadata.get("dataset")
-    if trained is not None and trained != images.spec.name:
-        raise ValueError(
-            f"{ghn.name} was trained on {trained}, the images are of {images.spec.name}: pass "
-            f"--dataset={trained}, or another checkpoint"
-        )
+    """Raises ValueError if a hypernetwork was trained on other classes, sizes or scales."""
+    trained = trained_spec(ghn.metadata)
+    if trained is not None:
+        check_same_images(trained, images.spec, ghn.name)
 
 
 def identity_of(ghn: LoadedGHN, evaluator: Evaluator) -> dict[str, Any]:

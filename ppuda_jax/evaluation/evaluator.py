@@ -103,6 +103,7 @@ class Evaluator:
         """What results share that are of the same images, in the same precision; JSON-ready."""
         return {
             "dataset": self.images.spec.name,
+            "fingerprint": self.images.spec.fingerprint,
             "images": self.images.part,
             "num_images": self.images.num_images,
             "batch_size": self.images.batch_size,

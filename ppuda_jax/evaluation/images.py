@@ -19,8 +19,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from ppuda_jax import parallel
-from ppuda_jax.data import images as images_lib
-from ppuda_jax.data.images import DatasetSpec, ImageArrays
+from ppuda_jax.data.datasets import Split, dataset_of, open_dataset
+from ppuda_jax.data.images import ImageArrays, normalise
+from ppuda_jax.data.spec import DatasetSpec
+from ppuda_jax.ghn.loaded import LoadedGHN
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,7 +129,7 @@ def make_images(
     batch_size = min(batch_size, total)
     before = 0 if calibration is None else len(calibration)
     if calibration is not None:
-        reference = images_lib.normalise(jnp.asarray(calibration.images), arrays.spec)
+        reference = normalise(jnp.asarray(calibration.images), arrays.spec)
     batches = []
     for number, start in enumerate(range(0, total, batch_size)):
         count = min(batch_size, total - start)
@@ -144,47 +146,66 @@ def make_images(
 
 
 def load_eval_images(
-    dataset: str,
-    part: images_lib.Split = "test",
+    dataset: str | None = None,
+    part: Split = "test",
     data_dir: str | None = None,
     calibration_images: int = 0,
+    *,
+    ghn: LoadedGHN | None = None,
+    image_size: int | None = None,
+    max_images: int | None = None,
     **options: Any,
 ) -> EvalImages:
     """Loads a dataset's validation or test images; see `make_images` for the options.
 
     Args:
-      dataset: its name.
+      dataset: its name, see `ppuda_jax.data.datasets`; with `ghn`, by default what that was
+        trained on.
       part: "val" or "test".
       data_dir: TFDS folder.
       calibration_images: how many training images, drawn by `seed`, to calibrate batch norm on;
         0 for the statistics of each batch, as published.
+      ghn: a hypernetwork whose classes the images must have, and whose image size and
+        normalisation they get.
+      image_size: 32 or 224; by default the hypernetwork's or the published one, else 32.
+      max_images: take only the first ones.
       **options: of `make_images`.
 
     Raises:
-      ValueError: an unknown dataset or part, or one that does not fit in memory.
+      ValueError: an unknown part, damaged data, other classes than the hypernetwork's, or more
+        images than memory should hold.
       FileNotFoundError: missing data.
     """
     if part not in ("val", "test"):
         raise ValueError(f"part must be val or test, received {part!r}")
-    arrays = images_lib.load_images(dataset, part, data_dir)
+    if max_images is not None and max_images < 2:
+        raise ValueError(f"max_images must be at least 2, received {max_images}")
+    if ghn is not None and image_size is None:
+        found = dataset_of(ghn.metadata, dataset, data_dir)
+    elif dataset is not None:
+        found = open_dataset(dataset, data_dir, image_size)
+    else:
+        raise ValueError("pass the name of a dataset, or a hypernetwork as ghn=")
+    total = len(found.rows(part))
+    chosen = None if max_images is None else range(min(max_images, total))
+    arrays = found.load(part, chosen)
     if not calibration_images:
         return make_images(arrays, part, **options)
-    train = images_lib.load_images(dataset, "train", data_dir)
-    if not 2 <= calibration_images <= len(train):
+    total = len(found.rows("train"))
+    if not 2 <= calibration_images <= total:
         raise ValueError(
-            f"calibration_images must be 0 or lie in 2 ... {len(train)}, received "
-            f"{calibration_images}"
+            f"calibration_images must be 0 or lie in 2 ... {total}, received {calibration_images}"
         )
     rng = np.random.default_rng(options.get("seed", 0))
-    rows = rng.permutation(len(train))[:calibration_images]
-    chosen = ImageArrays(train.spec, train.images[rows], train.labels[rows])
-    return make_images(arrays, part, calibration=chosen, **options)
+    rows = rng.permutation(total)[:calibration_images]
+    calibration = found.load("train", rows.tolist())
+    return make_images(arrays, part, calibration=calibration, **options)
 
 
 def _prepare(images: jax.Array, key: jax.Array, spec: DatasetSpec, noise: float) -> jax.Array:
     """Noise and normalisation of uint8 [b, s, s, 3]; consumes `key`."""
     if noise == 0:
-        return images_lib.normalise(images, spec)
+        return normalise(images, spec)
     pixels = images.astype(jnp.float32) / 255.0
     pixels = jnp.clip(pixels + noise * jax.random.normal(key, images.shape), 0.0, 1.0)
-    return images_lib.normalise(pixels * 255.0, spec)
+    return normalise(pixels * 255.0, spec)

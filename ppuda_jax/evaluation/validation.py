@@ -24,11 +24,13 @@ def validation_hook(
     num_nets: int = 16,
     max_images: int | None = 640,
     max_variants: int | None = 4,
+    image_size: int | None = None,
     settings: EvalSettings | None = None,
 ) -> Callable[[Any, int], Mapping[str, float]]:
     """Makes what `training.task.Task.evaluate` takes: unseen networks on validation images.
 
-    Everything is loaded and compiled at the first call, and used again by later ones.
+    Images are loaded at once, so that what is wrong with them is said before a run starts; networks
+    are compiled at the first call, and used again by later ones.
 
     Args:
       config: the hypernetwork.
@@ -37,15 +39,18 @@ def validation_hook(
       num_nets: networks of the val split.
       max_images: validation images; all of them if None.
       max_variants: executor variants that the networks may have (see `choose_networks`).
+      image_size: see `load_eval_images`.
       settings: how networks are run.
 
     Returns:
       Function of (theta, step) that returns `val_accuracy`, its standard error, and others.
     """
+    images = load_eval_images(
+        dataset, "val", data_dir, image_size=image_size, max_images=max_images
+    )
 
     @functools.cache
     def prepared() -> tuple[Evaluator, tuple[EvalNet, ...]]:
-        images = load_eval_images(dataset, "val", data_dir, max_images=max_images)
         nets = choose_networks(
             "val",
             num_nets,

@@ -20,9 +20,17 @@ Schedule = Literal["multistep", "cosine", "constant"]
 class TrainConfig:
     """Everything that decides what a run computes, and how it is watched and saved."""
 
-    dataset: Literal["cifar10", "imagenet", "digits"] = described("cifar10", "images to train on")
+    dataset: str = described(
+        "cifar10", "images to train on: digits, a name of TFDS, folder:PATH or npz:PATH"
+    )
     data_dir: str | None = described(
         None, "TFDS folder with the prepared dataset; without it TFDS downloads to its own"
+    )
+    image_size: Literal[32, 224] | None = described(
+        None, "side that images are resized to; imagenet's is 224, that of others 32"
+    )
+    flip: bool | None = described(
+        None, "mirror half of the training images; by default where they have colours"
     )
     model: Literal["ghn2", "ghn1", "mlp"] = described("ghn2", "hypernetwork")
     hidden: int = described(32, "width of the hypernetwork (D); 32 as published")

@@ -58,6 +58,8 @@ def deepnets_task(settings: TrainConfig, evaluate: EvaluateFn | None = None) -> 
         settings.seed,
         settings.data_dir,
         settings.stratified,
+        image_size=settings.image_size,
+        flip=settings.flip,
     )
     spec = images.spec
     ghn = ghn_config(settings, spec.image_size, spec.num_classes)
@@ -70,11 +72,7 @@ def deepnets_task(settings: TrainConfig, evaluate: EvaluateFn | None = None) -> 
         path=settings.arch_file,
         bnfree_share=settings.bnfree_share,
     )
-    metadata = {
-        "dataset": spec.name,
-        "num_classes": spec.num_classes,
-        "image_size": spec.image_size,
-    }
+    metadata = spec.to_metadata()
     if settings.init_from is None:
         theta = init_theta(ghn, jax.random.key(settings.seed))
     else:

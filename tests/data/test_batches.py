@@ -4,9 +4,11 @@ import jax
 import numpy as np
 import pytest
 
-from ppuda_jax.data import batches, images
+from ppuda_jax.data import batches, datasets
 from ppuda_jax.data.batches import ResidentImages, StreamedImages, training_images
 from ppuda_jax.data.order import ImageOrder
+from ppuda_jax.data.spec import PUBLISHED
+from tests.data.image_sets import simple_tfds
 
 
 def test_resident_images_are_named_by_index_and_augmented_inside_jit():
@@ -20,7 +22,7 @@ def test_resident_images_are_named_by_index_and_augmented_inside_jit():
 
 
 def test_streamed_images_are_only_normalised():
-    spec = images.DATASETS["imagenet"]
+    spec = PUBLISHED["imagenet"]
 
     class Stream:
         def batch(self, step):
@@ -34,7 +36,9 @@ def test_streamed_images_are_only_normalised():
 
 
 def test_a_batch_larger_than_the_data_is_refused():
-    with pytest.raises(ValueError, match="batch_size must be at most 1295 images, received 2000"):
+    with pytest.raises(
+        ValueError, match="at most the 1295 training images of digits, received 2000"
+    ):
         batches.training_images("digits", 2000, 0)
 
 
@@ -45,6 +49,8 @@ def test_stratified_batches_have_all_classes():
         assert np.bincount(labels[data.batch(step)], minlength=10).min() >= 1
 
 
-def test_streamed_images_are_not_stratified():
-    with pytest.raises(ValueError, match="stratified batches need images in memory; imagenet"):
-        training_images("imagenet", 8, 0, stratified=True)
+def test_streamed_images_are_not_stratified(tmp_path, monkeypatch):
+    simple_tfds(tmp_path, "tiny")
+    monkeypatch.setattr(datasets, "_RESIDENT_BYTES", 0)
+    with pytest.raises(ValueError, match="stratified batches need images in memory; tiny"):
+        training_images("tiny", 8, 0, str(tmp_path), stratified=True)

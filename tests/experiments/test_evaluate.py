@@ -108,7 +108,7 @@ def test_networks_trained_by_sgd_stand_beside_their_predictions():
     [
         ({"split": ("tset",)}, "split must be one of"),
         ({"arch": (500,)}, r"has networks 0\.\.499"),
-        ({"dataset": "mnist"}, "unknown dataset 'mnist'; known: cifar10"),
+        ({"dataset": "mnist"}, "mnist: no prepared TFDS dataset"),
         ({"checkpoint": "no-such"}, "no hypernetwork 'no-such'"),
         ({"noise": 2.0}, "noise must lie in"),
     ],

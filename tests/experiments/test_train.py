@@ -12,10 +12,16 @@ ROOT = pathlib.Path(__file__).parents[2]
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--dataset=cifar10", "--data_dir={tmp}"], "FileNotFoundError: cifar10: no readable"),
+        (
+            ["--dataset=cifar10", "--data_dir={tmp}"],
+            "FileNotFoundError: cifar10: no prepared TFDS dataset",
+        ),
         (["--steps=many"], "ValueError: TrainConfig.steps: expected int, received 'many'"),
         (["--stepz=3"], "Unknown command line flag 'stepz'"),
-        (["--dataset=mnist"], "dataset must be one of cifar10"),
+        (
+            ["--dataset=mnist", "--data_dir={tmp}"],
+            "FileNotFoundError: mnist: no prepared TFDS dataset, and nothing",
+        ),
     ],
 )
 def test_mistakes_end_in_one_clear_line(flags, message, tmp_path):

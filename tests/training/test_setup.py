@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from ppuda_jax.checkpoints import load_ghn
+from ppuda_jax.data.spec import PUBLISHED, trained_spec
 from ppuda_jax.ghn import config as ghn_configs
 from ppuda_jax.training import setup
 from ppuda_jax.training.config import TrainConfig
@@ -28,7 +29,7 @@ def test_models_are_the_published_ones(model, size, preset):
 
 def test_a_task_on_digits():
     task = setup.deepnets_task(TrainConfig(dataset="digits", batch_size=16, hidden=8, seed=4))
-    assert task.record["metadata"] == {"dataset": "digits", "num_classes": 10, "image_size": 32}
+    assert trained_spec(task.record["metadata"]) == PUBLISHED["digits"] == task.images.spec
     assert task.record["ghn"]["hid"] == 8
     assert task.images.num_images == 1295
     survey = task.networks.survey(0)
