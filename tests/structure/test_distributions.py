@@ -223,7 +223,8 @@ def test_kumaraswamy_samples_and_divergence():
     [
         (lambda: gumbel_softmax(LOGITS, 0.0), "temperature must be above zero, received 0.0"),
         (lambda: gumbel_softmax(LOGITS, -1.0), "temperature must be above zero"),
-        (lambda: gumbel_softmax([1.0]), r"K >= 2, received \(1,\)"),
+        (lambda: gumbel_softmax(1.0), r"K >= 1, received \(\)"),
+        (lambda: gumbel_softmax([]), r"K >= 1, received \(0,\)"),
         (lambda: d.BinConcrete(jnp.zeros(3), 0.0), "temperature must be above zero"),
         (lambda: d.LogitNormal(jnp.zeros(2), jnp.array([1.0, 0.0])), "scale must be above zero"),
         (lambda: beta_gamma([1.0, 0.0]), "concentration must be above zero"),

@@ -12,6 +12,7 @@ from typing import Any, Protocol, Self, TypeVar, runtime_checkable
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 @runtime_checkable
@@ -119,11 +120,11 @@ def check_positive(name: str, value: jax.Array | float) -> None:
     """
     if isinstance(value, jax.core.Tracer):
         return
-    if not bool(jnp.all(jnp.asarray(value) > 0)):
+    if not np.all(np.asarray(value) > 0):
         raise ValueError(f"{name} must be above zero, received {value}")
 
 
-def check_choices(name: str, array: jax.Array, least: int = 2) -> None:
+def check_choices(name: str, array: jax.Array, least: int = 1) -> None:
     """Refuses parameters without a last axis of enough functions.
 
     Raises:

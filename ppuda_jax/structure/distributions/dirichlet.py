@@ -27,7 +27,7 @@ class Dirichlet:
     concentration: jax.Array
 
     def __post_init__(self) -> None:
-        check_choices("concentration", self.concentration)
+        check_choices("concentration", self.concentration, least=2)
         check_positive("concentration", self.concentration)
 
     def sample(self, seed: jax.Array, sample_shape: tuple[int, ...] = ()) -> jax.Array:

@@ -31,7 +31,7 @@ class GumbelSoftmax:
       temperature: above zero, broadcasts against [...].
 
     Raises:
-      ValueError: fewer than two functions, or a temperature at or below zero.
+      ValueError: no function, or a temperature at or below zero.
     """
 
     logits: jax.Array

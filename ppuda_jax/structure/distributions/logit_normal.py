@@ -31,7 +31,7 @@ class LogitNormal:
     scale: jax.Array
 
     def __post_init__(self) -> None:
-        check_choices("loc", self.loc, least=1)
+        check_choices("loc", self.loc)
         check_positive("scale", self.scale)
 
     def sample(self, seed: jax.Array, sample_shape: tuple[int, ...] = ()) -> jax.Array:
