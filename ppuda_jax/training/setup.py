@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import logging
 from collections.abc import Hashable, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -16,12 +17,15 @@ from ppuda_jax.ghn import config as ghn_configs
 from ppuda_jax.ghn.config import GHNConfig
 from ppuda_jax.ghn.loaded import LoadedGHN
 from ppuda_jax.ghn.model import init_theta
+from ppuda_jax.ghn.transfer import with_classes
 from ppuda_jax.prediction.meta_batch import build_meta_batch
 from ppuda_jax.training.config import TrainConfig
 from ppuda_jax.training.history import with_history
 from ppuda_jax.training.objective import meta_loss
 from ppuda_jax.training.step import LossFn
 from ppuda_jax.training.task import EvaluateFn, Task
+
+_LOG = logging.getLogger(__name__)
 
 _PRESETS = MappingProxyType(
     {
@@ -74,9 +78,9 @@ def deepnets_task(settings: TrainConfig, evaluate: EvaluateFn | None = None) -> 
     )
     metadata = spec.to_metadata()
     if settings.init_from is None:
-        theta = init_theta(ghn, jax.random.key(settings.seed))
+        theta: Mapping[str, Any] = init_theta(ghn, jax.random.key(settings.seed))
     else:
-        given = _given(settings.init_from, ghn)
+        given = _given(settings.init_from, ghn, jax.random.key(settings.seed))
         theta = given.theta
         metadata["training"] = given.metadata.get("training", [])
     record = checkpoints.ghn_record(ghn, metadata)
@@ -84,9 +88,18 @@ def deepnets_task(settings: TrainConfig, evaluate: EvaluateFn | None = None) -> 
     return Task(networks, loss, images, theta, record, evaluate)
 
 
-def _given(name: str, ghn: GHNConfig) -> LoadedGHN:
+def _given(name: str, ghn: GHNConfig, rng: jax.Array) -> LoadedGHN:
     """The hypernetwork that a run starts from, with how it was trained."""
-    given = with_history(checkpoints.load_ghn(name))
+    loaded = with_history(checkpoints.load_ghn(name))
+    given = with_classes(loaded, ghn.num_classes, rng)
+    if given is not loaded:
+        _LOG.warning(
+            "init_from=%r predicts %d classes, the run's images have %d: its class heads are drawn "
+            "anew, everything else is kept",
+            name,
+            loaded.config.num_classes,
+            ghn.num_classes,
+        )
     if given.config != ghn:
         raise ValueError(
             f"init_from={name!r} is another hypernetwork than the run's: it is {given.config}, "

@@ -55,3 +55,23 @@ def test_a_run_can_start_from_a_given_hypernetwork():
     assert task.record["metadata"]["training"] == given.metadata["training"] != []
     with pytest.raises(ValueError, match="'ghn2-cifar10' is another hypernetwork .* --hidden"):
         setup.deepnets_task(dataclasses.replace(settings, hidden=8))
+
+
+def test_a_given_hypernetwork_of_other_classes_keeps_all_but_its_heads(tmp_path, caplog):
+    path = tmp_path / "set.npz"
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (40, 8, 8), dtype=np.uint8)
+    np.savez(path, images=images, labels=np.arange(40) % 4)
+    settings = TrainConfig(dataset=f"npz:{path}", batch_size=16, init_from="ghn2-cifar10")
+    task, given = setup.deepnets_task(settings), load_ghn("ghn2-cifar10")
+    assert "predicts 10 classes, the run's images have 4: its class heads are drawn" in caplog.text
+    assert task.record["ghn"]["num_classes"] == task.record["metadata"]["num_classes"] == 4
+    assert task.record["metadata"]["class_names"] == ["0", "1", "2", "3"]
+    same = jax.tree.map(lambda a, b: np.array_equal(a, b), task.theta["gnn"], given.theta["gnn"])
+    assert all(jax.tree.leaves(same))
+    assert task.theta["kernel_decoder"]["classes"]["bias"].shape == (4,)
+
+
+def test_given_metadata_of_the_images_are_those_of_the_run():
+    settings = TrainConfig(dataset="digits", batch_size=16, init_from="ghn2-cifar10")
+    assert trained_spec(setup.deepnets_task(settings).record["metadata"]) == PUBLISHED["digits"]
