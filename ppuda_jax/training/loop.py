@@ -29,7 +29,13 @@ from ppuda_jax.training.metrics import MetricsLog, Window
 from ppuda_jax.training.programs import StepPrograms
 from ppuda_jax.training.state import TrainState, best_theta, make_state
 from ppuda_jax.training.step import Metrics
-from ppuda_jax.training.task import NonFiniteError, Task, TrainResult, refuse_other_run
+from ppuda_jax.training.task import (
+    NonFiniteError,
+    Task,
+    TrainResult,
+    refuse_other_images,
+    refuse_other_run,
+)
 
 _IN_FLIGHT = 2  # dispatches queued on the device before the oldest one's metrics are fetched
 
@@ -105,6 +111,7 @@ class _Run:
             return fresh, {}
         record = checkpoints.read_record(folder)
         refuse_other_run(self.settings, record["settings"], folder)
+        refuse_other_images(self.task.record["metadata"], record["metadata"], folder)
         best = checkpoints.read_tree(folder / "theta", best_theta(fresh))
         rest = checkpoints.read_tree(folder / "run", _run_arrays(fresh))
         name = "theta" if fresh.average is None else "average"

@@ -7,6 +7,7 @@ from typing import Any
 
 from ppuda_jax import config
 from ppuda_jax.data.batches import TrainingImages
+from ppuda_jax.data.spec import DatasetSpec
 from ppuda_jax.data.stream import Networks
 from ppuda_jax.training.config import TrainConfig
 from ppuda_jax.training.step import LossFn
@@ -80,6 +81,29 @@ class TrainResult:
     skipped: int
     programs: int
     seconds: float
+
+
+def refuse_other_images(
+    current: Mapping[str, Any], saved: Mapping[str, Any], where: str | os.PathLike[str]
+) -> None:
+    """Raises ValueError unless a run goes on with the images that it was trained on.
+
+    Args:
+        current: metadata of the images in hand.
+        saved: metadata of the run's checkpoint; facts that it does not know are not compared.
+        where: the checkpoint.
+    """
+    facts = [field.name for field in dataclasses.fields(DatasetSpec) if field.name != "name"]
+    differing = [
+        f"{fact}: saved {saved[fact]!r}, now {current[fact]!r}"
+        for fact in facts
+        if fact in saved and fact in current and saved[fact] != current[fact]
+    ]
+    if differing:
+        raise ValueError(
+            f"{where} was trained on other images than {current.get('dataset')} has now; restore "
+            f"them, or choose another workdir ({'; '.join(differing)})"
+        )
 
 
 def refuse_other_run(

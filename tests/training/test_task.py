@@ -1,9 +1,13 @@
 """When two sessions belong to one run."""
 
+import dataclasses
+import json
+
 import pytest
 
 from ppuda_jax import config
-from ppuda_jax.training.task import refuse_other_run
+from ppuda_jax.data.spec import PUBLISHED
+from ppuda_jax.training.task import refuse_other_images, refuse_other_run
 from tests.training import toy
 
 
@@ -32,3 +36,17 @@ def test_settings_newer_than_the_run_had_their_default():
     refuse_other_run(toy.settings(), saved, "run")
     with pytest.raises(ValueError, match="stratified: saved False, now True"):
         refuse_other_run(toy.settings(stratified=True), saved, "run")
+
+
+def test_a_run_goes_on_with_its_own_images():
+    saved = json.loads(json.dumps(PUBLISHED["digits"].to_metadata()))
+    refuse_other_images(PUBLISHED["digits"].to_metadata(), saved, "run")
+    refuse_other_images({"dataset": "toy"}, saved, "run")
+    old = {"dataset": "digits", "num_classes": 10, "image_size": 32}
+    refuse_other_images(PUBLISHED["digits"].to_metadata(), old, "run")
+    for change in ({"fingerprint": "x"}, {"mean": (0.0, 0.0, 0.0)}, {"flip": True}):
+        now = dataclasses.replace(PUBLISHED["digits"], **change).to_metadata()
+        with pytest.raises(
+            ValueError, match=f"run was trained on other images.*{next(iter(change))}"
+        ):
+            refuse_other_images(now, saved, "run")
