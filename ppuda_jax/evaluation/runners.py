@@ -29,7 +29,9 @@ from ppuda_jax.nets import norms
 from ppuda_jax.nets.network import Network
 from ppuda_jax.nets.zoo import build_model
 from ppuda_jax.parallel import Topology, jit_sum
-from ppuda_jax.prediction.meta_batch import MAX_BLOCK, MetaBatch, build_meta_batch, capacity_of
+from ppuda_jax.prediction.block_classes import capacity_of
+from ppuda_jax.prediction.blocks import MAX_BLOCK
+from ppuda_jax.prediction.meta_batch import MetaBatch, build_meta_batch
 from ppuda_jax.prediction.predict import predict_params
 from ppuda_jax.prediction.tables import predict_tables
 from ppuda_jax.tracing.api import trace_graph

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from ppuda_jax.config import check_types
+from ppuda_jax.graphs.virtual_edges import MAX_DISTANCE
 
 Hypernet = Literal["gatedgnn", "mlp"]
 Decoder = Literal["conv", "mlp"]
-MAX_DISTANCE = 50  # longest shortest path that gets a virtual edge (section 3.1 of the paper)
 
 MaxShape = tuple[int, int, int, int]
 

@@ -9,7 +9,7 @@ Legend: N nodes, E edges.
 import numpy as np
 
 MAX_DISTANCE = 50
-"""The published cutoff s_max."""
+"""The published cutoff s_max: the longest shortest path that gets a virtual edge."""
 
 _UNREACHABLE = 10_000
 

@@ -7,9 +7,8 @@ happen while the leaf is written.
 Legend: `N` nodes, `D` node embedding, `T` rows (a tap of a node), `O` and `I` channels.
 """
 
-import functools
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -17,15 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from ppuda_jax.ghn.config import GHNConfig
-from ppuda_jax.ghn.model import GHN
-from ppuda_jax.ghn.normalization import bound_bias, bound_norm_scale, kernel_scale
 from ppuda_jax.graphs.arch_graph import Binding
 from ppuda_jax.graphs.placement import place
-from ppuda_jax.prediction.blocks import tile_to
+from ppuda_jax.prediction.blocks import VECTOR_ROWS, BlockDecoder, tile_to, weight_scale
 
 Path = tuple[str, ...]
 
-_VECTOR_ROWS = {"norm_scale": 0, "norm_bias": 1, "bias": 1}
 _KERNEL_ROLES = ("kernel", "pos_enc")
 
 
@@ -41,7 +37,7 @@ class BlockKey(NamedTuple):
 
 def unsupported_reason(binding: Binding, config: GHNConfig) -> str | None:
     """Why a hypernetwork cannot predict a binding; None if it can."""
-    if binding.role in _VECTOR_ROWS and len(binding.shape) == 1:
+    if binding.role in VECTOR_ROWS and len(binding.shape) == 1:
         if binding.is_classifier and binding.shape[0] != config.num_classes:
             return _wrong_classes(binding, config)
         return None
@@ -76,12 +72,10 @@ def assemble(
     Returns:
       One array per leaf path.
     """
-    apply = functools.partial(GHN(config).apply, {"params": theta})
+    decoder = BlockDecoder(config, theta)
     kernels = [b for b in bindings if b.role in _KERNEL_ROLES]
     vectors = [b for b in bindings if b.role not in _KERNEL_ROLES]
-    parts = itertools.chain(
-        _kernel_parts(apply, config, h, kernels), _vector_parts(apply, config, h, vectors)
-    )
+    parts = itertools.chain(_kernel_parts(decoder, h, kernels), _vector_parts(decoder, h, vectors))
     leaves: dict[Path, jax.Array] = {}
     for binding, part in parts:
         leaf = leaves.get(binding.path)
@@ -92,43 +86,40 @@ def assemble(
 
 
 def _kernel_parts(
-    apply: Callable[..., Any], config: GHNConfig, h: jax.Array, bindings: Sequence[Binding]
+    decoder: BlockDecoder, h: jax.Array, bindings: Sequence[Binding]
 ) -> Iterable[tuple[Binding, jax.Array]]:
     """Leaf parts of kernels and positional encodings."""
+    config = decoder.config
     blocks = _decode_blocks(
-        apply, config, h, {_block_key(b, config) for b in bindings if not b.is_classifier}
+        decoder, h, {_block_key(b, config) for b in bindings if not b.is_classifier}
     )
     for binding in bindings:
         if binding.is_classifier:
             in_size = min(binding.shape[1], config.max_shape[1])
             node = binding.node
-            block = apply(h[node : node + 1], np.arange(in_size), method=GHN.decode_class_kernel)
+            block = decoder.class_kernels(h[node : node + 1], np.arange(in_size))
             block = block.reshape(*block.shape[1:], 1, 1)
         else:
             block = blocks[_block_key(binding, config)].transpose(3, 2, 0, 1)
-        if config.weight_norm:
-            block = block * kernel_scale(binding.shape, binding.role)
+        block = block * weight_scale(binding.shape, binding.role, config.weight_norm)
         yield binding, _lay_out(block.reshape(block.shape[: len(binding.shape)]), binding)
 
 
 def _vector_parts(
-    apply: Callable[..., Any], config: GHNConfig, h: jax.Array, bindings: Sequence[Binding]
+    decoder: BlockDecoder, h: jax.Array, bindings: Sequence[Binding]
 ) -> Iterable[tuple[Binding, jax.Array]]:
     """Leaf parts of norm scales and biases."""
     if not bindings:
         return
     nodes = sorted({b.node for b in bindings})
-    rows = apply(h[np.array(nodes)], method=GHN.decode_vectors)  # [V, 2, 64]
-    scales, biases = rows[:, 0], rows[:, 1]
-    if config.weight_norm:
-        scales, biases = bound_norm_scale(scales), bound_bias(biases)
+    row_of = {node: row for row, node in enumerate(nodes)}
+    vectors = decoder.vectors(h[np.array(nodes)])
     for binding in bindings:
-        row, node = nodes.index(binding.node), binding.node
+        node = binding.node
         if binding.is_classifier:
-            vector = apply(h[node : node + 1], method=GHN.decode_class_bias)[0]
-            vector = bound_bias(vector) if config.weight_norm else vector
+            vector = decoder.class_biases(h[node : node + 1])[0]
         else:
-            vector = (scales, biases)[_VECTOR_ROWS[binding.role]][row]
+            vector = vectors[row_of[node], VECTOR_ROWS[binding.role]]
         yield binding, _lay_out(vector, binding)
 
 
@@ -138,10 +129,10 @@ def _block_key(binding: Binding, config: GHNConfig) -> BlockKey:
 
 
 def _decode_blocks(
-    apply: Callable[..., Any], config: GHNConfig, h: jax.Array, keys: Iterable[BlockKey]
+    decoder: BlockDecoder, h: jax.Array, keys: Iterable[BlockKey]
 ) -> dict[BlockKey, jax.Array]:
     """Decodes blocks [height, width, I, O], those with the same channels together."""
-    by_taps = config.decoder == "mlp"  # whose cost per node grows with the taps
+    by_taps = decoder.config.decoder == "mlp"  # whose cost per node grows with the taps
 
     def group_of(key: BlockKey) -> tuple[int, ...]:
         return key[1:] if by_taps else key[1:3]
@@ -151,16 +142,14 @@ def _decode_blocks(
         group = list(members)
         taps = [(i, y, x) for i, k in enumerate(group) for y, x in np.ndindex(*k[3:])]
         node, y, x = np.array(taps, np.int32).T
-        decoded = apply(
+        decoded = decoder.kernels(
             h[np.array([key.node for key in group])],
             y,
             x,
-            np.arange(group[0].out_size),
-            np.arange(group[0].in_size),
             node=node,
+            out_index=np.arange(group[0].out_size),
+            in_index=np.arange(group[0].in_size),
             kernel_size=(max(k.height for k in group), max(k.width for k in group)),
-            layout="io",
-            method=GHN.decode_taps,
         )
         start = 0
         for key in group:

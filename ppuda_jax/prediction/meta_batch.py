@@ -3,128 +3,57 @@
 Everything here is NumPy on the host and has shapes that depend on the variant and the number of
 networks only, so that one compiled training step serves every architecture of a variant.
 
-Legend: `M` networks, `N` padded nodes, `T` rows of a table, `C` channels, `k` taps.
+Rows of features, which the decoder turns into blocks, are numbered as `tables.py` makes them: one
+per node of the meta-batch, for kernels of a single tap; then `TAP_SIDE**2` per kernel of several.
+
+Legend: `M` networks, `N` padded nodes, `T` and `V` rows of a table of matrices or vectors.
 """
 
 import dataclasses
-import functools
-import math
 from collections.abc import Mapping, Sequence
 
-import chex
+import jax
 import numpy as np
 
 from ppuda_jax.archs.plan import Plan
-from ppuda_jax.executor.layout import Variant, layout_of
+from ppuda_jax.executor.columns import Column, Columns
+from ppuda_jax.executor.layout import Variant
 from ppuda_jax.executor.program import Program, make_program
 from ppuda_jax.executor.run import Programs
-from ppuda_jax.executor.tables import Capacity, CapacityError, spill, stack_programs
-from ppuda_jax.ghn.normalization import kernel_scale
-from ppuda_jax.graphs.batching import Bucket, PaddedGraphs, pad_graphs
+from ppuda_jax.executor.tables import CapacityError, spill, stack_programs
+from ppuda_jax.graphs.batching import PaddedGraphs, pad_graphs
 from ppuda_jax.graphs.from_plan import graph_from_plan, param_nodes
-from ppuda_jax.prediction.rows import Rows
+from ppuda_jax.prediction.block_classes import (
+    BUCKET,
+    BlockClass,
+    block_classes,
+    capacity_of,
+    check_room,
+    kernel_room,
+)
+from ppuda_jax.prediction.blocks import MAX_BLOCK, TAP_SIDE, VECTOR_ROWS, weight_scale
+from ppuda_jax.prediction.ends import Ends, describe_ends
+from ppuda_jax.prediction.rows import Rows, pack_rows
 
-MAX_BLOCK = 64
-"""Channels of the largest block that a published decoder makes; larger targets repeat it."""
-
-BUCKET = Bucket(704, 704)
-"""The one bucket of graphs; the gated GNN's cost grows with the nodes in use, not with it."""
-
-_TAPS = 49
-_TAP_SIDE = 7
-_NORM_SCALE, _BIAS = 0, 1
+_DEPTHWISE = -1
 
 
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Pool:
-    """Tables whose rows are decoded together, because their blocks have one shape.
-
-    Attributes:
-      block: (inputs, outputs) decoded per row, each at most 64.
-      offsets: (first input, first output) modulo 64 of each output layer.
-      tables: names of the tables of matrices.
-    """
-
-    block: tuple[int, int]
-    offsets: tuple[tuple[int, int], ...]
-    tables: tuple[str, ...]
-
-
-@functools.lru_cache(maxsize=256)
-def pools_of(variant: Variant) -> tuple[Pool, ...]:
-    """Groups a variant's tables of matrices into pools."""
-    shapes = layout_of(variant).mats
-    found: dict[tuple[int, int], tuple[list[str], dict[tuple[int, int], None]]] = {}
-    for name, (width_in, width_out) in shapes.items():
-        block = min(width_in, MAX_BLOCK), min(width_out, MAX_BLOCK)
-        tables, offsets = found.setdefault(block, ([], {}))
-        tables.append(name)
-        sources = max(variant.max_concat, variant.stem_slots)
-        for k in range(sources):
-            offsets[k * width_in % MAX_BLOCK, 0] = None
-        for j in range(1, 3 if variant.attention else 1):
-            offsets[0, j * width_out % MAX_BLOCK] = None
-    return tuple(
-        Pool(block, tuple(offsets), tuple(tables)) for block, (tables, offsets) in found.items()
-    )
-
-
-@functools.lru_cache(maxsize=256)
-def capacity_of(variant: Variant, count: int) -> Capacity:
-    """Rows per table for a meta-batch of `count` networks.
-
-    One network of the published training rules always fits; the room per network shrinks with
-    the meta-batch, where large and small ones even out.
-    """
-    mats, vecs = spill(variant)
-    stages = 3 if variant.stages == 1 else 1
-    scale = (2 if variant.large else 1) * stages
-
-    def rows(name: str) -> int:
-        if name.startswith("s"):
-            return scale * (350 + 120 * count)
-        return (2 if variant.large else 1) * (16 + 12 * count)
-
-    return Capacity(
-        tuple((name, mats[name] + rows(name)) for name in mats),
-        tuple((name, vecs[name] + scale * (450 + 250 * count)) for name in vecs),
-    )
-
-
-@chex.dataclass(frozen=True)
-class Vectors:
+class VectorSource(Columns):
     """Where the rows of one table of vectors come from.
 
     Attributes:
-      source: int32 [V]: row of the vector sources (see `tables.py`), 0 for zeros.
+      source: int32 [V]: 0 for zeros; then scale and bias of every node; then the depthwise rows.
       offset: int32 [V]: first channel, modulo 64.
     """
 
-    source: np.ndarray
-    offset: np.ndarray
+    source: Column
+    offset: Column
 
 
-@chex.dataclass(frozen=True)
-class Ends:
-    """Stem and head of each network.
-
-    Attributes:
-      stem: int32 [M, 2]: node of the first convolution, its kernel size.
-      positions: int32 [M]: node of the positional encoding (0 without).
-      hidden: int32 [M, 4]: nodes of the first of two dense layers and its bias, its inputs and
-        outputs (0 with one layer).
-      classifier: int32 [M, 3]: nodes of the classifier and its bias, its inputs.
-      scale: float32 [M, 3]: fan-in scales of stem, hidden layer and classifier.
-    """
-
-    stem: np.ndarray
-    positions: np.ndarray
-    hidden: np.ndarray
-    classifier: np.ndarray
-    scale: np.ndarray
-
-
-@chex.dataclass(frozen=True)
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class MetaBatch:
     """M networks of one variant as arrays.
 
@@ -134,8 +63,8 @@ class MetaBatch:
       graphs: padded graphs.
       programs: what the executor runs.
       kernel_nodes: int32 [Nk]: nodes whose kernels have more than one tap.
-      rows: pool -> rows of matrices to decode.
-      place: table -> int32 [T]: row of its pool, or the row of zeros past the pool's end.
+      rows: per class of blocks, the rows of matrices to decode.
+      place: table -> int32 [T]: row of its class, or the row of zeros past the last one.
       taps: depthwise rows to decode.
       vectors: table -> where its vectors come from.
       ends: stems and heads.
@@ -143,12 +72,33 @@ class MetaBatch:
 
     graphs: PaddedGraphs
     programs: Programs
-    kernel_nodes: np.ndarray
+    kernel_nodes: Column
     rows: tuple[Rows, ...]
-    place: Mapping[str, np.ndarray]
+    place: Mapping[str, Column]
     taps: Rows
-    vectors: Mapping[str, Vectors]
+    vectors: Mapping[str, VectorSource]
     ends: Ends
+
+
+@dataclasses.dataclass(frozen=True)
+class _Wanted(Columns):
+    """Rows of matrices that are wanted from one class of blocks.
+
+    Attributes:
+      table: number of the table in its class.
+      row: row of the table.
+      layer: output layer.
+      source: row of the features.
+      network: whose.
+      param: index into its plan's parameters.
+    """
+
+    table: Column
+    row: Column
+    layer: Column
+    source: Column
+    network: Column
+    param: Column
 
 
 def build_meta_batch(
@@ -169,27 +119,30 @@ def build_meta_batch(
       UnsupportedPlanError: see `executor.variants.variant_of`.
     """
     programs = [make_program(plan, variant) for plan in plans]
-    return _Builder(programs, variant, weight_norm).build()
+    return _MetaBatchBuilder(programs, variant, weight_norm).build()
 
 
-class _Builder:
+class _MetaBatchBuilder:
+    """Numbers rows of features as they are met, and counts the rows of each table."""
+
     def __init__(self, programs: Sequence[Program], variant: Variant, weight_norm: bool) -> None:
-        self.programs, self.variant, self.weight_norm = programs, variant, weight_norm
+        self.programs, self.variant = programs, variant
         self.count = len(programs)
         self.capacity = capacity_of(variant, self.count)
         self.nodes = [param_nodes(p.plan) + b * BUCKET.nodes for b, p in enumerate(programs)]
+        self.scales = [_scales(p.plan, weight_norm) for p in programs]
         self.chunk = min(256, 32 * self.count)
-        self.slots: dict[int, int] = {}
+        self.slots: dict[int, int] = {}  # flat node -> its place among kernels of several taps
 
     def build(self) -> MetaBatch:
         """Returns the meta-batch."""
         if any(node.max() - b * BUCKET.nodes >= BUCKET.nodes for b, node in enumerate(self.nodes)):
             raise CapacityError(f"a graph must have at most {BUCKET.nodes} nodes: skip it.")
-        self.scales = [_scales(p.plan, self.weight_norm) for p in self.programs]
         graphs = pad_graphs([graph_from_plan(p.plan) for p in self.programs], BUCKET)
-        rows, place = [], {}
-        for pool in pools_of(self.variant):
-            decoded, places = self.pool(pool)
+        rows: list[Rows] = []
+        place: dict[str, np.ndarray] = {}
+        for block_class in block_classes(self.variant):
+            decoded, places = self.matrices(block_class)
             rows.append(decoded)
             place |= places
         taps, vectors = self.vectors()
@@ -201,183 +154,122 @@ class _Builder:
             place=place,
             taps=taps,
             vectors=vectors,
-            ends=self.ends(),
+            ends=describe_ends(self.programs, self.nodes, self.scales),
         )
 
     def feature_rows(
-        self, b: int, param: np.ndarray, y: np.ndarray, x: np.ndarray, shared: np.ndarray
+        self, b: int, param: np.ndarray, y: np.ndarray, x: np.ndarray, single: np.ndarray
     ) -> np.ndarray:
-        """Rows of the features: one per node for single taps, then 49 per kernel node."""
+        """Rows of the features for taps (y, x) of parameters of network b.
+
+        Args:
+          b: the network.
+          param: int32 [T], its parameters.
+          y: int32 [T], row of the tap.
+          x: int32 [T], column of the tap.
+          single: bool [params], whether a parameter is a kernel of a single tap.
+        """
         node = self.nodes[b][param]
         rows = node.copy()
-        many = ~shared[param]
-        for i in np.flatnonzero(many):
+        for i in np.flatnonzero(~single[param]):
             slot = self.slots.setdefault(int(node[i]), len(self.slots))
-            rows[i] = self.count * BUCKET.nodes + slot * _TAPS + y[i] * _TAP_SIDE + x[i]
+            rows[i] = self.count * BUCKET.nodes + (slot * TAP_SIDE + y[i]) * TAP_SIDE + x[i]
         return rows
 
-    def pool(self, pool: Pool) -> tuple[Rows, dict[str, np.ndarray]]:
-        """Sorts a pool's rows into chunks of one output layer each."""
+    def matrices(self, block_class: BlockClass) -> tuple[Rows, dict[str, np.ndarray]]:
+        """Rows to decode for a class of blocks, and where each table finds its own."""
         layer_of = np.full((MAX_BLOCK, MAX_BLOCK), -1, np.int32)
-        for number, offset in enumerate(pool.offsets):
+        for number, offset in enumerate(block_class.offsets):
             layer_of[offset] = number
-        found = []  # (table number, row, layer, source, scale)
-        starts = {}
-        for number, name in enumerate(pool.tables):
+        capacity, spilled = dict(self.capacity.mats), spill(self.variant)[0]
+        found = []
+        for number, name in enumerate(block_class.tables):
             start = 0
             for b, program in enumerate(self.programs):
                 table = program.mat_rows[name]
                 used = np.flatnonzero(table.param >= 0)
-                param, y, x, i, o = table[used].columns
-                source = self.feature_rows(b, param, y, x, _single_tap(program.plan))
+                rows = table[used]
+                single = _single_tap(program.plan)
                 found.append(
-                    np.stack(
-                        [
-                            np.full(len(used), number),
-                            start + used,
-                            layer_of[i % MAX_BLOCK, o % MAX_BLOCK],
-                            source,
-                            np.full(len(used), b),
-                            param,
-                        ]
+                    _Wanted(
+                        table=np.full(len(used), number),
+                        row=start + used,
+                        layer=layer_of[rows.first_in % MAX_BLOCK, rows.first_out % MAX_BLOCK],
+                        source=self.feature_rows(b, rows.param, rows.tap_y, rows.tap_x, single),
+                        network=np.full(len(used), b),
+                        param=rows.param,
                     )
                 )
                 start += len(table)
-            starts[name] = start
-            self.check(name, start, dict(self.capacity.mats)[name] - spill(self.variant)[0][name])
-        table, row, layer, source, owner, param = np.concatenate(found, axis=1)
-        scale = np.array([self.scales[b][p] for b, p in zip(owner, param, strict=True)], np.float32)
-        cap = sum(dict(self.capacity.mats)[name] for name in pool.tables)
-        rows, position = _chunks(layer, source, scale, len(pool.offsets), self.chunk, cap)
-        zero = rows.source.size
+            check_room(f"rows in table {name}", start, capacity[name] - spilled[name])
+        wanted = _Wanted.join(found)
+        scale = np.array(
+            [self.scales[b][p] for b, p in zip(wanted.network, wanted.param, strict=True)],
+            np.float32,
+        )
+        cap = sum(capacity[name] for name in block_class.tables)
+        layers = len(block_class.offsets)
+        packed, position = pack_rows(wanted.layer, wanted.source, scale, (layers, self.chunk, cap))
         place = {}
-        for number, name in enumerate(pool.tables):
-            at = np.full(dict(self.capacity.mats)[name], zero, np.int32)
-            mine = table == number
-            at[row[mine]] = position[mine]
-            place[name] = at
-        return rows, place
+        for number, name in enumerate(block_class.tables):
+            place[name] = np.full(capacity[name], packed.source.size, np.int32)
+            mine = wanted.table == number
+            place[name][wanted.row[mine]] = position[mine]
+        return packed, place
 
-    def vectors(self) -> tuple[Rows, dict[str, Vectors]]:
-        """Depthwise rows to decode, and the source of every vector.
-
-        Sources: 0 is zeros; then scale and bias of every node; then the depthwise rows.
-        """
+    def vectors(self) -> tuple[Rows, dict[str, VectorSource]]:
+        """Depthwise rows to decode, and the source of every vector."""
         first_tap = 1 + 2 * self.count * BUCKET.nodes
-        sources, scales, tables = [], [], {}
+        spilled = spill(self.variant)[1]
+        sources, scales, tables = [np.zeros(0, np.int32)], [np.zeros(0, np.float32)], {}
         for name, capacity in self.capacity.vecs:
             source, offset = np.zeros(capacity, np.int32), np.zeros(capacity, np.int32)
             start = 0
             for b, program in enumerate(self.programs):
-                rows = program.vec_rows[name]
-                self.check(name, start + len(rows), capacity - spill(self.variant)[1][name])
+                table = program.vec_rows[name]
+                check_room(f"rows in table {name}", start + len(table), capacity - spilled[name])
                 kinds = _vector_kinds(program.plan)
-                used = np.flatnonzero(rows.param >= 0)
-                param, y, x, o = rows[used].columns
-                kind = kinds[param]
-                node = self.nodes[b][param]
-                value = 1 + 2 * node + np.maximum(kind, 0)
-                deep = np.flatnonzero(kind < 0)
+                used = np.flatnonzero(table.param >= 0)
+                rows = table[used]
+                kind = kinds[rows.param]
+                value = 1 + 2 * self.nodes[b][rows.param] + np.maximum(kind, 0)
+                deep = np.flatnonzero(kind == _DEPTHWISE)
                 value[deep] = first_tap + sum(map(len, sources)) + np.arange(len(deep))
                 if len(deep):
-                    shared = np.zeros(len(kinds), bool)
-                    sources.append(self.feature_rows(b, param[deep], y[deep], x[deep], shared))
-                    scales.append(self.scales[b][param[deep]])
+                    taps, many = rows[deep], np.zeros(len(kinds), bool)
+                    sources.append(self.feature_rows(b, taps.param, taps.tap_y, taps.tap_x, many))
+                    scales.append(self.scales[b][taps.param])
                 source[start + used] = value
-                offset[start + used] = o % MAX_BLOCK
-                start += len(rows)
-            tables[name] = Vectors(source=source, offset=offset)
-        flat = np.concatenate([np.zeros(0, np.int32), *sources])
-        scale = np.concatenate([np.zeros(0, np.float32), *scales])
+                offset[start + used] = rows.first_out % MAX_BLOCK
+                start += len(table)
+            tables[name] = VectorSource(source=source, offset=offset)
+        flat, scale = np.concatenate(sources), np.concatenate(scales)
         cap = sum(rows for _, rows in self.capacity.vecs)
-        taps, _ = _chunks(np.zeros(len(flat), np.int32), flat, scale, 1, self.chunk, cap)
-        return taps, tables
-
-    def check(self, name: str, need: int, have: int) -> None:
-        if need > have:
-            raise CapacityError(
-                f"table {name} has room for {have} rows, the meta-batch needs "
-                f"{need}: skip it or draw smaller networks."
-            )
+        taps_to_decode, _ = pack_rows(
+            np.zeros(len(flat), np.int32), flat, scale, (1, self.chunk, cap)
+        )
+        return taps_to_decode, tables
 
     def kernel_nodes(self) -> np.ndarray:
         """Flat numbers of the nodes with several taps, padded."""
-        room = (2 if self.variant.large else 1) * (96 + 64 * self.count)
-        if len(self.slots) > room:
-            raise CapacityError(
-                f"a meta-batch has room for {room} kernels with several taps, "
-                f"this one has {len(self.slots)}: skip it."
-            )
+        room = kernel_room(self.variant, self.count)
+        check_room("kernels with several taps", len(self.slots), room)
         return np.array([*self.slots, *[0] * (room - len(self.slots))], np.int32)
-
-    def ends(self) -> Ends:
-        """Describes stems and heads."""
-        stem, positions, hidden, classifier, scale = [], [], [], [], []
-        for b, program in enumerate(self.programs):
-            specs, nodes = program.plan.params, self.nodes[b]
-            stem.append((nodes[0], specs[0].shape[0]))
-            positions.append(nodes[1] if self.variant.attention else 0)
-            classifier.append((nodes[-2], nodes[-1], specs[-2].shape[0]))
-            two = program.head.layers > 1
-            hidden.append((nodes[-4], nodes[-3], *specs[-4].shape) if two else (0, 0, 0, 0))
-            scales = self.scales[b]
-            scale.append((scales[0], scales[-4] if two else 0.0, scales[-2]))
-        as_int = functools.partial(np.array, dtype=np.int32)
-        return Ends(
-            stem=as_int(stem),
-            positions=as_int(positions),
-            hidden=as_int(hidden),
-            classifier=as_int(classifier),
-            scale=np.array(scale, np.float32),
-        )
-
-
-def _chunks(
-    layer: np.ndarray, source: np.ndarray, scale: np.ndarray, layers: int, size: int, cap: int
-) -> tuple[Rows, np.ndarray]:
-    """Packs rows into chunks of one layer; returns them and each row's place."""
-    room = math.ceil(cap / size) + layers
-    order = np.argsort(layer, kind="stable")
-    counts = np.bincount(layer, minlength=layers)
-    per_layer = -(-counts // size)
-    first = (np.cumsum(per_layer) - per_layer) * size
-    rank = np.arange(len(layer)) - (np.cumsum(counts) - counts)[layer[order]]
-    position = np.empty(len(layer), np.int64)
-    position[order] = first[layer[order]] + rank
-    chunked_source = np.zeros(room * size, np.int32)
-    chunked_scale = np.zeros(room * size, np.float32)
-    chunked_source[position], chunked_scale[position] = source, scale
-    used = int(per_layer.sum())
-    chunk_layer = np.zeros(room, np.int32)
-    chunk_layer[:used] = np.repeat(np.arange(layers), per_layer)
-    return Rows(
-        source=chunked_source.reshape(room, size),
-        scale=chunked_scale.reshape(room, size),
-        layer=chunk_layer,
-        count=np.int32(used),
-    ), position
-
-
-@functools.lru_cache(maxsize=8192)
-def _scale(shape: tuple[int, ...], role: str) -> float:
-    return kernel_scale(shape, role)
 
 
 def _scales(plan: Plan, weight_norm: bool) -> np.ndarray:
+    """Factor of each parameter."""
     return np.array(
-        [
-            _scale(s.canonical_shape, s.role) if weight_norm and len(s.shape) > 1 else 1.0
-            for s in plan.params
-        ],
+        [weight_scale(spec.canonical_shape, spec.role, weight_norm) for spec in plan.params],
         np.float32,
     )
 
 
 def _single_tap(plan: Plan) -> np.ndarray:
+    """Whether each parameter is a kernel of a single tap."""
     return np.array([len(s.shape) < 4 or s.shape[0] * s.shape[1] == 1 for s in plan.params])
 
 
 def _vector_kinds(plan: Plan) -> np.ndarray:
-    """Per parameter: 0 for a norm's scale, 1 for a bias, -1 for a (depthwise) kernel."""
-    kinds = {"norm_scale": _NORM_SCALE, "norm_bias": _BIAS, "bias": _BIAS}
-    return np.array([kinds.get(spec.role, -1) for spec in plan.params])
+    """Per parameter: its row of a node's vectors, or `_DEPTHWISE` for a kernel."""
+    return np.array([VECTOR_ROWS.get(spec.role, _DEPTHWISE) for spec in plan.params])

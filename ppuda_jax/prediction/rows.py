@@ -9,15 +9,20 @@ Legend: `F` features per row (4D), `S` feature rows, `R` rows of a chunk, `n` ch
 `P` outputs per row, `Q` output layers to choose from, one per chunk.
 """
 
+import dataclasses
 import functools
+import math
 
-import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
+from ppuda_jax.executor.columns import Array
 
-@chex.dataclass(frozen=True)
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class Rows:
     """Which rows to decode.
 
@@ -28,13 +33,14 @@ class Rows:
       count: int32 [], chunks in use.
     """
 
-    source: jax.Array
-    scale: jax.Array
-    layer: jax.Array
-    count: jax.Array
+    source: Array
+    scale: Array
+    layer: Array
+    count: Array
 
 
-@chex.dataclass(frozen=True)
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class RowDecoder:
     """Weights of the last two layers of the convolutional decoder.
 
@@ -47,6 +53,44 @@ class RowDecoder:
     hidden_bias: jax.Array
     output: jax.Array
     output_bias: jax.Array
+
+
+def pack_rows(
+    layer: np.ndarray, source: np.ndarray, scale: np.ndarray, room: tuple[int, int, int]
+) -> tuple[Rows, np.ndarray]:
+    """Packs rows into chunks of one output layer each.
+
+    Args:
+      layer: int [N], output layer of each row.
+      source: int [N], row of the features.
+      scale: float32 [N], factor.
+      room: number of output layers, rows of a chunk, and rows that must fit.
+
+    Returns:
+      The rows (NumPy), and each one's place among the results, int [N].
+    """
+    layers, size, cap = room
+    chunks = math.ceil(cap / size) + layers  # each layer may leave one chunk unfilled
+    order = np.argsort(layer, kind="stable")
+    counts = np.bincount(layer, minlength=layers)
+    per_layer = -(-counts // size)
+    first = (np.cumsum(per_layer) - per_layer) * size
+    rank = np.arange(len(layer)) - (np.cumsum(counts) - counts)[layer[order]]
+    position = np.empty(len(layer), np.int64)
+    position[order] = first[layer[order]] + rank
+    chunked_source = np.zeros(chunks * size, np.int32)
+    chunked_scale = np.zeros(chunks * size, np.float32)
+    chunked_source[position], chunked_scale[position] = source, scale
+    used = int(per_layer.sum())
+    chunk_layer = np.zeros(chunks, np.int32)
+    chunk_layer[:used] = np.repeat(np.arange(layers), per_layer)
+    rows = Rows(
+        source=chunked_source.reshape(chunks, size),
+        scale=chunked_scale.reshape(chunks, size),
+        layer=chunk_layer,
+        count=np.int32(used),
+    )
+    return rows, position
 
 
 def _chunk(decoder: RowDecoder, features: jax.Array, scale: jax.Array, layer: jax.Array):

@@ -20,6 +20,11 @@ def test_tiling_takes_positions_modulo_the_block(block, data):
     np.testing.assert_array_equal(tile_to(values, shape), values[index])
 
 
-def test_the_number_of_axes_must_agree():
-    with pytest.raises(ValueError, match="same number of axes"):
+def test_axes_before_those_of_the_target_stay():
+    block = np.arange(6.0).reshape(3, 2)
+    np.testing.assert_array_equal(tile_to(block, (3,)), block[:, [0, 1, 0]])
+
+
+def test_a_block_has_the_axes_of_its_target():
+    with pytest.raises(ValueError, match="at least the axes of its target"):
         tile_to(np.zeros((2, 2)), (2, 2, 1))

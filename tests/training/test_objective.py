@@ -16,9 +16,11 @@ from ppuda_jax.executor.variants import variant_of
 from ppuda_jax.ghn.config import GHNConfig
 from ppuda_jax.ghn.loaded import LoadedGHN
 from ppuda_jax.ghn.model import init_theta
+from ppuda_jax.graphs.batching import Bucket
 from ppuda_jax.graphs.from_plan import graph_from_plan
 from ppuda_jax.prediction import meta_batch as meta_batches
-from ppuda_jax.prediction.meta_batch import build_meta_batch, capacity_of
+from ppuda_jax.prediction.block_classes import capacity_of
+from ppuda_jax.prediction.meta_batch import build_meta_batch
 from ppuda_jax.prediction.predict import predict_params
 from ppuda_jax.prediction.tables import predict_tables
 from ppuda_jax.training.objective import meta_loss
@@ -121,7 +123,7 @@ def test_shapes_depend_on_variant_and_count_only():
 
 def test_too_large_a_meta_batch_is_refused(monkeypatch):
     plan = PLANS["flat head"]
-    monkeypatch.setattr(meta_batches, "BUCKET", meta_batches.Bucket(16, 16))
+    monkeypatch.setattr(meta_batches, "BUCKET", Bucket(16, 16))
     with pytest.raises(CapacityError, match="at most 16 nodes"):
         build_meta_batch([plan], variant_of(plan))
 
