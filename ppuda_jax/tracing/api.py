@@ -21,7 +21,7 @@ from ppuda_jax.tracing.builder import INPUT, GraphBuilder
 from ppuda_jax.tracing.constants import constant
 from ppuda_jax.tracing.interpreter import Interpreter
 from ppuda_jax.tracing.labels import axis_labels
-from ppuda_jax.tracing.params import ParamTree, is_array, param_tree
+from ppuda_jax.tracing.params import ParamTree, is_array, is_floating, param_tree
 from ppuda_jax.tracing.patterns.sources import sources
 from ppuda_jax.tracing.values import Act, Const, Weight
 from ppuda_jax.tracing.views import View
@@ -142,14 +142,17 @@ def _interpret(closed, tree: ParamTree, num_state: int, shape, source) -> ArchGr
     graph = GraphBuilder(tree)
     args: list[Any] = []
     for leaf, leaf_shape in enumerate(tree.shapes):
-        if np.dtype(_numpy_name(tree.dtypes[leaf])).kind in "fc":
+        dtype = tree.dtypes[leaf]
+        if is_floating(dtype):
             args.append(Weight(View.of_leaf(leaf, leaf_shape)))
-        else:
-            graph.refuse(leaf, f"its dtype is {tree.dtypes[leaf]}: only floating point is learnt")
-            args.append(Const(leaf_shape))
+            continue
+        graph.refuse(leaf, f"its dtype is {dtype}: only real floating point is predicted")
+        args.append(Const(leaf_shape))
     invars = closed.jaxpr.invars
     first, end = len(args), len(args) + num_state
-    args += [Const(tuple(v.aval.shape), stored=bool(v.aval.shape)) for v in invars[first:end]]
+    args += [
+        Const(tuple(v.aval.shape), stored=bool(v.aval.shape), state=True) for v in invars[first:end]
+    ]
     args += [Act(frozenset((INPUT,)), _input_labels(v.aval)) for v in invars[end:]]
     consts = [constant(value) for value in closed.consts]
     tracer = Interpreter(graph)
@@ -171,14 +174,6 @@ def _input_labels(aval):
     else:
         kinds = ["b" if i == 0 and len(shape) > 1 else "?" for i in range(len(shape))]
     return tuple(axis_labels(kind, n) for kind, n in zip(kinds, shape, strict=False))
-
-
-def _numpy_name(dtype: str) -> str:
-    return (
-        "float32"
-        if dtype.startswith(("bfloat", "float"))
-        else (dtype if dtype.startswith(("int", "uint", "bool", "complex")) else "uint32")
-    )
 
 
 def _separate(variables: Any):
@@ -222,11 +217,11 @@ def _check_leaves(tree: ParamTree) -> None:
             "the model has no parameters: variables must be {'params': ...} or a pytree with "
             "at least one floating-point array."
         )
-    if not any(_numpy_name(dtype) == "float32" for dtype in tree.dtypes):
+    if not any(map(is_floating, tree.dtypes)):
         found = sorted(set(tree.dtypes))
         raise ValueError(
-            f"parameters must be floating point, received only {found}: cast integer "
-            "parameters, or move them out of the parameters."
+            f"parameters must be real and floating point, received only {found}: pass the leaves "
+            "that are learnt, complex ones as a real and an imaginary part."
         )
 
 

@@ -80,6 +80,7 @@ class GraphBuilder:
         self.by_leaf: dict[int, list[Use]] = {}
         self.reasons: dict[int, str] = {}
         self.squeezes: set[int] = set()
+        self.matrices: set[int] = set()
         self.put_off: dict[tuple[frozenset[int], View, str], int] = {}
         self._behind: list[int] = [1]
 
@@ -98,7 +99,8 @@ class GraphBuilder:
 
     def refuse(self, leaf: int, reason: str) -> None:
         """Records why a leaf cannot be predicted (the first reason counts)."""
-        self.reasons.setdefault(leaf, reason)
+        if reason:
+            self.reasons.setdefault(leaf, reason)
 
     def shared(self, view: View) -> Use | None:
         """The earlier use that contains elements of this view, if there is one."""
@@ -141,6 +143,17 @@ class GraphBuilder:
             self.uses.remove(use)
             self.by_leaf[use.leaf].remove(use)
             self.refuse(use.leaf, reason)
+
+    def is_looked_up(self, src: Iterable[object]) -> bool:
+        """Whether a value is a matrix that a table gave for an index."""
+        src = tuple(src)
+        return len(src) == 1 and src[0] in self.matrices
+
+    def unbind_all(self, src: Iterable[object], reason: str) -> None:
+        """`unbind` for all nodes among the sources of a value."""
+        for node in src:
+            if isinstance(node, int):
+                self.unbind(node, reason)
 
     def finish(self, sources: Iterable[int], classes: int | None, apply_fn_info) -> ArchGraph:
         """Drops what does not reach the output and builds the graph.

@@ -26,8 +26,9 @@ def kind_of(dtype: Any) -> str:
 def constant(value: Any) -> Const:
     """Describes a constant array; its value is kept if it is small and at hand."""
     shape = tuple(np.shape(value))
-    kind = kind_of(getattr(value, "dtype", np.asarray(value).dtype))
-    host = isinstance(value, (np.ndarray, np.generic)) or not hasattr(value, "dtype")
+    if not hasattr(value, "dtype"):
+        value = np.asarray(value)
+    kind, host = kind_of(value.dtype), isinstance(value, (np.ndarray, np.generic))
     # An array on a device is read only where it can be an index: reading may wait for it.
     if math.prod(shape) > _SMALL or (kind not in _WHOLE and not (host and kind == "f")):
         return Const(shape, stored=kind == "f" and bool(shape))
@@ -39,7 +40,8 @@ def fold(eqn: Equation, ins: Sequence[Const]) -> list[Const]:
     stored = any(value.stored for value in ins)
     root = any(value.root for value in ins) or (stored and eqn.kind is Kind.ROOT)
     value = _fold_value(eqn, ins)
-    return [Const(shape, value, stored and bool(shape), root) for shape in eqn.shapes]
+    state = any(value.state for value in ins)
+    return [Const(shape, value, stored and bool(shape), root, state) for shape in eqn.shapes]
 
 
 def _fold_value(eqn: Equation, ins: Sequence[Const]) -> np.ndarray | None:

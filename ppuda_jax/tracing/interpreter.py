@@ -67,8 +67,7 @@ class Interpreter:
             rule = TABLE.get(eqn.primitive.name) or TABLE[OUTSIDE]
             avals = [var.aval for var in eqn.outvars]
             equation = Equation(eqn.primitive.name, eqn.params, avals, live, rule)
-            out = self._apply(equation, [read(atom) for atom in eqn.invars])
-            results = out if isinstance(out, list) else [out] * len(avals)
+            results = self.apply(equation, [read(atom) for atom in eqn.invars])
             env.update(zip(eqn.outvars, results, strict=True))
         # Results that nobody uses were not computed.
         return [
@@ -76,7 +75,20 @@ class Interpreter:
             for atom in jaxpr.outvars
         ]
 
-    def _apply(self, eqn: Equation, ins: list[Value]) -> Result:
+    def apply(self, eqn: Equation, ins: list[Value]) -> Sequence[Value]:
+        """The results of an equation.
+
+        Args:
+          eqn: the equation.
+          ins: its arguments.
+
+        Returns:
+          One value per result.
+        """
+        out = self._result(eqn, ins)
+        return out if isinstance(out, list) else [out] * len(eqn.outs)
+
+    def _result(self, eqn: Equation, ins: list[Value]) -> Result:
         """Refusals and constants meet every operation in the same way; the rest has rules."""
         if eqn.kind is Kind.ENTERED:
             return eqn.rule.apply(self, eqn, ins)
@@ -87,7 +99,7 @@ class Interpreter:
             ins = [self.met(value) for value in ins]
         constants = [value for value in ins if isinstance(value, Const)]
         if len(constants) == len(ins):
-            return fold(eqn, constants)
+            return list[Value](fold(eqn, constants))
         return eqn.rule.apply(self, eqn, ins)
 
     def met(self, value: Value) -> Value:

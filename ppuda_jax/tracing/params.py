@@ -97,6 +97,11 @@ def is_array(leaf: Any) -> bool:
     return hasattr(leaf, "shape") and hasattr(leaf, "dtype")
 
 
+def is_floating(dtype: str) -> bool:
+    """Whether a dtype, by name, is real and floating point."""
+    return dtype.startswith(("float", "bfloat"))
+
+
 def key_name(key: Any) -> str:
     """Readable name of one entry of a pytree path."""
     for attribute in ("key", "name", "idx"):

@@ -26,12 +26,14 @@ class Const:
       value: its value where it is small and known, else None.
       stored: derived from an array that the model stores (running statistics).
       root: a square root or reciprocal was taken of a stored array, as in 1 / sqrt(variance).
+      state: it is one of the variables outside the parameters.
     """
 
     shape: tuple[int, ...]
     value: np.ndarray | None = None
     stored: bool = False
     root: bool = False
+    state: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

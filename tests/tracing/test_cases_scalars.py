@@ -136,10 +136,10 @@ def test_linen_with_a_temperature_and_a_learnt_scalar():
     check(
         graph,
         {
-            "Dense_0/kernel": kernel(8, 12),
-            "Dense_0/bias": bias(8),
-            "Dense_1/kernel": kernel(10, 8),
-            "Dense_1/bias": bias(10),
+            "Dense_1/kernel": kernel(8, 12),
+            "Dense_1/bias": bias(8),
+            "Dense_0/kernel": kernel(10, 8),  # made first: the outer call
+            "Dense_0/bias": bias(10),
             "scale": [gain(1), Listed()],
         },
     )

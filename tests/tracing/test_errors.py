@@ -23,7 +23,12 @@ def dense(p, x):
         ("net", W, X, "apply_fn must be a function of"),
         (dense, {}, X, "the model has no parameters"),
         (dense, {"params": {}}, X, "the model has no parameters"),
-        (dense, {"w": jax.ShapeDtypeStruct((4, 3), jnp.int32)}, X, "must be floating point"),
+        (
+            dense,
+            {"w": jax.ShapeDtypeStruct((4, 3), jnp.int32)},
+            X,
+            "must be real and floating",
+        ),
         (dense, W, jax.ShapeDtypeStruct((2, 5), jnp.float32), r"inputs of shape \[\(2, 5\)\]"),
         (dense, W, jax.ShapeDtypeStruct((), jnp.float32), "check their rank and layout"),
         (dense, W, {}, "inputs must hold at least one array"),

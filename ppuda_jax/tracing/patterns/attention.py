@@ -1,7 +1,10 @@
 """Products of two pieces of data: attention."""
 
+import dataclasses
+from collections.abc import Sequence
+
 from ppuda_jax.tracing.builder import GraphBuilder
-from ppuda_jax.tracing.labels import ANY, SAME, Labels
+from ppuda_jax.tracing.labels import ANY, SAME, Labels, label_shape, unknown_labels
 from ppuda_jax.tracing.patterns.sources import sources
 from ppuda_jax.tracing.values import Act
 
@@ -17,6 +20,10 @@ def free_axes(rank: int, side: Side) -> tuple[int, ...]:
 def product(graph: GraphBuilder, first: Act, second: Act, sides: tuple[Side, Side]) -> Act:
     """Two products in a row, or one with a softmax, are an msa node; others are contracted."""
     first, second = first.settled(), second.settled()
+    for act, other, side in ((first, second, sides[1]), (second, first, sides[0])):
+        if is_made_kernel(graph, act, other, side[0]):
+            labels = unknown_labels(label_shape(_labels(first.labels, second.labels, sides)))
+            return dataclasses.replace(act.on(sources(graph, act), labels), product=act.product)
     src = sources(graph, first) | sources(graph, second)
     result = Act(
         src,
@@ -37,6 +44,24 @@ def product(graph: GraphBuilder, first: Act, second: Act, sides: tuple[Side, Sid
     if multiplied or (soft and over_space):
         return result.on(frozenset((graph.add("msa", src),)))
     return Act(src, result.labels, product=True, from_input=result.from_input)
+
+
+def is_made_kernel(graph: GraphBuilder, act: Act, made: Act, contracted: Sequence[int]) -> bool:
+    """Whether data meets a kernel that looks like data; its parameters are then refused.
+
+    It is made of parameters and met by its rows (by its features it would be a learnt query or
+    key), or a whole matrix that was looked up.
+    """
+    if graph.is_looked_up(made.src) and not act.product and not act.soft:
+        graph.unbind_all(made.src, "a kernel that is looked up by data")
+        return True
+    if made.from_input or not made.src or act.soft or act.product or not act.from_input:
+        return False
+    kinds = {part.kind[0] for i in contracted for part in made.labels[i]}
+    if not kinds or "c" in kinds:
+        return False
+    graph.refuse_behind(sources(graph, made), "multiplied with other parameters into one kernel")
+    return True
 
 
 def _labels(first: Labels, second: Labels, sides: tuple[Side, Side]) -> Labels:

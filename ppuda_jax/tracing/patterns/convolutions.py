@@ -6,13 +6,20 @@ from collections.abc import Sequence
 from ppuda_jax.tracing.builder import GraphBuilder
 from ppuda_jax.tracing.labels import Label, Labels
 from ppuda_jax.tracing.patterns.sources import sources
+from ppuda_jax.tracing.patterns.tokens import refuse_others
 from ppuda_jax.tracing.states import Joint
 from ppuda_jax.tracing.values import Act, Event, Weight
-from ppuda_jax.tracing.views import Axis, Digit
+from ppuda_jax.tracing.views import REPEATED, UNKNOWN, Axis, Digit, View
 
 
 def kernel(
-    graph: GraphBuilder, act: Act, weight: Weight, kind: str, groups: Sequence[Axis], labels: Labels
+    graph: GraphBuilder,
+    act: Act,
+    weight: Weight,
+    kind: str,
+    groups: Sequence[Axis],
+    labels: Labels,
+    batch: Sequence[int] = (),
 ) -> Act:
     """Creates the node of a kernel, or reuses the one of a shared kernel.
 
@@ -23,6 +30,7 @@ def kernel(
       kind: kind of the node.
       groups: digits of the canonical axes: (out, in) or (out, in, height, width).
       labels: labels of the result.
+      batch: axes of the parameter that data shares; it may be repeated there.
 
     Returns:
       The result.
@@ -30,13 +38,26 @@ def kernel(
     view = weight.view
     result = act.on(sources(graph, act), labels)
     if graph.shared(view) is not None:
+        refuse_others(graph, weight)
         return result
-    if view.coverage <= 1 and not view.leaf_digits and not view.fixed and any(view.axes):
-        graph.refuse(view.leaf, "transformed before its use in a way that is not followed")
+    reason = _unproven(view, batch)
+    if reason:
+        for leaf in weight.leaves():
+            graph.refuse(leaf, reason)
         return result
     node = graph.add(kind, sources(graph, act))
     graph.bind(node, "kernel", view, groups)
     return _gains(graph, act.on(frozenset((node,)), labels), weight)
+
+
+def _unproven(view: View, batch: Sequence[int]) -> str:
+    """Why a parameter is no kernel: its values must be those of a leaf, each at one place."""
+    digits = [digit for i, axis in enumerate(view.axes) if i not in batch for digit in axis]
+    if any(digit.axis == UNKNOWN for digit in digits):
+        return "transformed before its use in a way that is not followed"
+    if any(digit.axis == REPEATED for digit in digits):
+        return "repeated in a kernel, as the scale of a stored kernel is"
+    return ""
 
 
 def _gains(graph: GraphBuilder, act: Act, weight: Weight) -> Act:
@@ -44,7 +65,8 @@ def _gains(graph: GraphBuilder, act: Act, weight: Weight) -> Act:
     for other in weight.others:
         if other.view.leaf == weight.view.leaf or graph.shared(other.view) is not None:
             continue
-        if other.event in (Event.SCALE, Event.ROOT) and other.view.leaf_digits:
+        vector = len(other.view.varying()) == 1 and other.view.leaf_digits
+        if other.event in (Event.SCALE, Event.ROOT) and vector:
             node = graph.add("ln", sources(graph, act))
             graph.bind(node, "norm_scale", other.view, (other.view.leaf_digits,))
             act = act.on(frozenset((node,)))

@@ -13,12 +13,34 @@ from ppuda_jax.tracing.patterns.tokens import position, refuse_others
 from ppuda_jax.tracing.states import Normalised, Plain, Scaled, Statistic
 from ppuda_jax.tracing.table import Equation, Kind
 from ppuda_jax.tracing.values import PLAIN, Act, Const, Event, Weight
+from ppuda_jax.tracing.views import UNKNOWN, complete_digits
 
 _RUNNING_VARIANCE = "it looks like a running variance: not learnt by gradient"
 _RUNNING_MEAN = "it looks like a running mean: not learnt by gradient"
 
 
 # --- parameters that meet data ----------------------------------------------------------------
+
+
+def _unproven(graph: GraphBuilder, act: Act, weight: Weight, resized: bool = False) -> str:
+    """Why a parameter beside data has no role; "" if it is a vector or an encoding."""
+    view = weight.view
+    if any(d.axis == UNKNOWN for axis in view.axes for d in axis):
+        if not resized or not view.leaf_digits:
+            return "transformed before it met data in a way that is not followed"
+        unknown = [i for i, axis in enumerate(view.axes) if any(d.axis == UNKNOWN for d in axis)]
+        if any(part.kind == "b" for i in unknown for part in act.labels[i]):
+            return "made of a parameter and an array that has a value for each image"
+        return ""
+    done = complete_digits((*view.leaf_digits, *view.fixed), graph.tree.shapes[view.leaf])
+    if done is not None and done[1]:
+        return "reduced or contracted before it met data"
+    return ""
+
+
+def _refuse(graph: GraphBuilder, weight: Weight, reason: str) -> None:
+    for leaf in weight.leaves():
+        graph.refuse(leaf, reason)
 
 
 def scale(graph: GraphBuilder, act: Act, weight: Weight) -> Act:
@@ -38,7 +60,9 @@ def scale(graph: GraphBuilder, act: Act, weight: Weight) -> Act:
         graph.refuse(weight.view.leaf, _RUNNING_VARIANCE)
         _forget_running_mean(graph, act)
         return act.put(Normalised(mixes=False, of=(act.src,)))
-    if graph.shared(weight.view) is not None:
+    reason = _unproven(graph, act, weight)
+    if reason or graph.shared(weight.view) is not None:
+        _refuse(graph, weight, reason)
         return act.put(PLAIN) if norm is not None else act
     node = graph.add("bn" if batch else "ln", sources(graph, act))
     graph.bind(node, "norm_scale", weight.view, (weight.view.leaf_digits,))
@@ -75,6 +99,10 @@ def shift(graph: GraphBuilder, act: Act, weight: Weight, negative: bool = False)
     weight = _unused_first(graph, weight)
     view = weight.view
     state = act.state
+    reason = _unproven(graph, act, weight, resized=True)
+    if reason:
+        _refuse(graph, weight, reason)
+        return act.put(PLAIN) if isinstance(state, (Normalised, Scaled)) else act
     if isinstance(state, Scaled) and view.coverage == state.size and not negative:
         return _norm_bias(graph, act, state, weight)
     if isinstance(state, Normalised) and len(view.varying()) <= 1 and not act.product:
@@ -83,9 +111,9 @@ def shift(graph: GraphBuilder, act: Act, weight: Weight, negative: bool = False)
         return act.on(frozenset((node,)))
     if isinstance(state, Statistic) and state.bias is None:
         return act.put(dataclasses.replace(state, bias=weight))
+    refuse_others(graph, weight)
     if graph.shared(view) is not None:
         return act.put(PLAIN) if isinstance(state, (Normalised, Scaled)) else act
-    refuse_others(graph, weight)
     if _varies_over_space(act, weight):
         node = position(graph, weight, act.labels)
         src = sources(graph, act) | {node}
@@ -119,7 +147,9 @@ def _norm_bias(graph: GraphBuilder, act: Act, state: Scaled, weight: Weight) -> 
 def _varies_over_space(act: Act, weight: Weight) -> bool:
     """Whether an added parameter varies over positions (rather than over features alone)."""
     if act.product:
-        return weight.view.coverage > 1 or not weight.view.leaf_digits
+        varying = weight.view.varying()
+        heads = len(varying) == 1 and {part.kind for part in act.labels[varying[0]]} == {"c"}
+        return not heads and (weight.view.coverage > 1 or not weight.view.leaf_digits)
     kinds = [{part.kind[0] for part in act.labels[i]} or {"c"} for i in weight.view.varying()]
     if len(kinds) == 1:
         return "s" in kinds[0] and "c" not in kinds[0]

@@ -13,3 +13,4 @@ from ppuda_jax.tracing.rules import movement as movement
 from ppuda_jax.tracing.rules import outside as outside
 from ppuda_jax.tracing.rules import products as products
 from ppuda_jax.tracing.rules import reductions as reductions
+from ppuda_jax.tracing.rules import references as references

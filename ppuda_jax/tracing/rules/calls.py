@@ -100,8 +100,23 @@ def while_loop(tracer: Interpreter, eqn: Equation, ins: list[Value]) -> list[Val
     skip, count = params["cond_nconsts"], params["body_nconsts"]
     jaxpr, consts = opened(params["body_jaxpr"])
     carry = list(map(_carried, ins[skip + count :]))
+    before = _open_cells(ins)
     outs = tracer.run(jaxpr, consts, [*ins[skip : skip + count], *carry])
+    _close_cells(tracer, before)
     return list(map(tracer.join, carry, outs))
+
+
+def _open_cells(values: Sequence[Value]) -> list[tuple[Cell, Any]]:
+    """Mutable arrays that a loop may write, with what they hold before."""
+    cells = [value for value in values if isinstance(value, Cell)]
+    for cell in cells:
+        cell.value = _carried(cell.value)
+    return [(cell, cell.value) for cell in cells]
+
+
+def _close_cells(tracer: Interpreter, before: Sequence[tuple[Cell, Any]]) -> None:
+    for cell, value in before:
+        cell.value = tracer.join(value, cell.value)
 
 
 def _carried(value: Value) -> Value:
@@ -148,7 +163,9 @@ def _walk_once(
     length = eqn.params["length"]
     jaxpr, closed = opened(eqn.params["jaxpr"])
     carry = list(map(_carried, carry))
+    before = _open_cells([*consts, *carry])
     outs = tracer.run(jaxpr, closed, [*consts, *carry, *(_turn(x, 0) for x in xs)])
+    _close_cells(tracer, before)
     last = list(map(tracer.join, carry, outs[: len(carry)]))
     stacks = zip(outs[len(carry) :], eqn.shapes[len(carry) :], strict=True)
     return last + [_stacked(value, length, shape) for value, shape in stacks]

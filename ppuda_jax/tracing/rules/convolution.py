@@ -40,7 +40,11 @@ def conv(tracer: Interpreter, eqn: Equation, ins: list[Value]) -> Result:
         return convolutions.kernel(tracer.graph, data, weight, kind, groups, tuple(labels))
     src = sources(tracer.graph, data)
     if isinstance(weight, Act):
-        src |= sources(tracer.graph, weight)
+        made = sources(tracer.graph, weight)
+        if weight.from_input:
+            src |= made
+        else:
+            tracer.graph.refuse_behind(made, "made of several parameters")
     return data.on(src, tuple(labels))
 
 

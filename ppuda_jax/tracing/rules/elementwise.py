@@ -140,7 +140,7 @@ def _with_parameter(
             pair = (token, act) if weight_first else (act, token)
             return gates.combine(graph, eqn, *pair)
     if _is_adapted(tracer, act, weight):
-        graph.refuse_behind(act.src, "an adapter that is added to another parameter")
+        graph.refuse_behind(sources(graph, act), "an adapter that is added to another parameter")
         return weight
     act = act.settled()
     if eqn.kind is Kind.ADDITIVE:

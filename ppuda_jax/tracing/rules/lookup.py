@@ -6,19 +6,25 @@ from collections.abc import Sequence
 import numpy as np
 
 from ppuda_jax.tracing.interpreter import Interpreter
-from ppuda_jax.tracing.labels import axis_labels, resized, unknown_labels
+from ppuda_jax.tracing.labels import Labels, axis_labels, resized, resized_all, unknown_labels
 from ppuda_jax.tracing.patterns import convolutions, gates
-from ppuda_jax.tracing.rules.movement import windows
+from ppuda_jax.tracing.patterns.sources import sources
+from ppuda_jax.tracing.rules.movement import Movement, move, select_window, windows
 from ppuda_jax.tracing.rules.outside import contract
 from ppuda_jax.tracing.table import Equation, Kind, Result, rule
-from ppuda_jax.tracing.values import Act, Const, Joined, Value, Weight, refused
-from ppuda_jax.tracing.views import View
+from ppuda_jax.tracing.values import Act, Const, Joined, Value, Weight, refused, sourceless
+from ppuda_jax.tracing.views import REPEATED, View
 
 
 @rule("gather", kind=Kind.LOOKUP)
 def gather(tracer: Interpreter, eqn: Equation, ins: list[Value]) -> Result:
     """Tables indexed by data (embeddings), parameters and data indexed by constants."""
     table, index = ins[0], ins[1]
+    made = isinstance(table, Act) and not table.from_input and bool(table.src)
+    if made and isinstance(index, Act) and index.from_input:
+        reason = "multiplied with other parameters into one table"
+        tracer.graph.refuse_behind(sources(tracer.graph, table), reason)
+        return index.on(sources(tracer.graph, index), unknown_labels(eqn.shape))
     if isinstance(table, Joined):
         return _joined(tracer, eqn, table, ins)
     if isinstance(table, Weight) and isinstance(index, Act):
@@ -78,12 +84,58 @@ def _embed(tracer: Interpreter, eqn: Equation, table: Weight, index: Act) -> Act
     ]
     for i in numbers.offset_dims:
         labels[i] = axis_labels("c", shape[i])
-    looked = set(numbers.start_index_map)
+    return _lookup(tracer, table, index, set(numbers.start_index_map), tuple(labels))
+
+
+def _lookup(
+    tracer: Interpreter, table: Weight, index: Act, looked: set[int], labels: Labels
+) -> Act:
     axes = [tuple(d for d in axis if d.is_leaf) for axis in table.view.axes]
     outs = tuple(d for i, axis in enumerate(axes) if i not in looked for d in axis)
     rows = tuple(d for i, axis in enumerate(axes) if i in looked for d in axis)
     graph = tracer.graph
-    return convolutions.kernel(graph, index, table, "conv", (outs, rows), tuple(labels))
+    result = convolutions.kernel(graph, index, table, "conv", (outs, rows), labels)
+    if sum(bool(axis) for i, axis in enumerate(axes) if i not in looked) > 1:
+        graph.matrices |= {node for node in result.src if isinstance(node, int)}
+    return result
+
+
+def _starts(ins: list[Value]) -> list[int | None]:
+    """The start indices that are known."""
+    known = (index.value if isinstance(index, Const) else None for index in ins[1:])
+    return [None if value is None else int(value) for value in known]
+
+
+def _window(eqn: Equation, view: View, ins: list[Value]) -> View:
+    counts, starts = eqn.params["slice_sizes"], []
+    for start, size, count in zip(_starts(ins), view.shape, counts, strict=True):
+        if start is None:
+            return view.opaque(counts)
+        starts.append(min(max(start, 0), size - count))
+    return windows(view, starts, counts, (1,) * len(counts))
+
+
+_DYNAMIC_SLICE = Movement(
+    _window,
+    lambda eqn, labels: resized_all(labels, eqn.params["slice_sizes"]),
+    lambda eqn, joined, ins: select_window(joined, _starts(ins), eqn.shape),
+)
+
+
+@rule("dynamic_slice", kind=Kind.LOOKUP)
+def dynamic_slice(tracer: Interpreter, eqn: Equation, ins: list[Value]) -> Result:
+    """A window; a row of a table if data says which."""
+    table, *starts = ins
+    if not isinstance(table, Weight) or not any(isinstance(start, Act) for start in starts):
+        return move(_DYNAMIC_SLICE, tracer, eqn, ins)
+    counts = eqn.shape
+    looked = {i for i, n in enumerate(counts) if n != table.shape[i]}
+    if any(counts[i] != 1 for i in looked):
+        tracer.refuse(refused(table.shape, (table,), "a part of it is chosen by data"))
+        return sourceless(unknown_labels(counts))
+    index = next(start for start in starts if isinstance(start, Act))
+    labels = [axis_labels("c", n) for n in counts]
+    return _lookup(tracer, table, index, looked, tuple(labels))
 
 
 @rule("dynamic_update_slice", kind=Kind.LOOKUP)
@@ -102,12 +154,43 @@ def scatter(tracer: Interpreter, eqn: Equation, ins: list[Value]) -> Result:
 
 
 def _update(tracer: Interpreter, eqn: Equation, first: Value, second: Value) -> Result:
-    """What is written leads to the result."""
+    """What is written leads to the result.
+
+    A parameter of which constants overwrite a part keeps its role. One that is written into an
+    array, or into another parameter, is followed no further; beside data it is a token.
+    """
     if isinstance(first, Const) and isinstance(second, Act):
         return second.moved(unknown_labels(eqn.shape))
-    if isinstance(second, Const) and isinstance(first, Act):
-        return first.moved(first.labels)
-    joined = tracer.join(tracer.data(first, None), tracer.data(second, None))
-    if isinstance(joined, Act):
-        return joined.moved(unknown_labels(eqn.shape))
-    return contract(tracer, eqn, [first, second])
+    if isinstance(second, Const) and isinstance(first, (Act, Weight)):
+        return first.moved(first.labels) if isinstance(first, Act) else first
+    if isinstance(first, (Weight, Joined)) and isinstance(second, Act):
+        return _into_parameter(tracer, eqn, first, second)
+    if not isinstance(first, Act):
+        reason = "written into a part of another array before its use"
+        return refused(eqn.shape, (first, second), reason)
+    other = tracer.data(second, _written_labels(first, second))
+    joined = tracer.join(first, other)
+    return joined.moved(unknown_labels(eqn.shape)) if isinstance(joined, Act) else first
+
+
+def _written_labels(first: Act, second: Value) -> Labels | None:
+    """The part that is written lies along the last axes of what it is written into."""
+    rank = len(second.shape)
+    if not rank or rank > len(first.labels):
+        return None
+    return resized_all(first.labels[-rank:], second.shape)
+
+
+def _into_parameter(
+    tracer: Interpreter, eqn: Equation, first: Weight | Joined, second: Act
+) -> Result:
+    """A memory into which data is written is a token if it is the same for all images."""
+    repeated = isinstance(first, Weight) and any(
+        digit.axis == REPEATED for axis in first.view.axes for digit in axis
+    )
+    labels = unknown_labels(eqn.shape)
+    if not repeated:
+        tracer.refuse(refused(first.shape, (first,), "data is written into a part of it"))
+        return second.moved(labels)
+    joined = tracer.join(tracer.data(first), second)
+    return joined.moved(labels) if isinstance(joined, Act) else second.moved(labels)

@@ -20,7 +20,7 @@ from ppuda_jax.tracing.labels import (
 from ppuda_jax.tracing.patterns import pools
 from ppuda_jax.tracing.rules.outside import contract
 from ppuda_jax.tracing.table import Equation, Fold, Kind, Result, rule
-from ppuda_jax.tracing.values import Act, Const, Event, Joined, Value, Weight, refused
+from ppuda_jax.tracing.values import Act, Event, Joined, Value, Weight, refused
 from ppuda_jax.tracing.views import View, filler
 
 
@@ -41,7 +41,8 @@ class Movement:
     event: Event = Event.CUT
 
 
-def _move(movement: Movement, tracer: Interpreter, eqn: Equation, ins: list[Value]) -> Result:
+def move(movement: Movement, tracer: Interpreter, eqn: Equation, ins: list[Value]) -> Result:
+    """Applies a movement to whatever the value is."""
     value = ins[0]
     if isinstance(value, Weight):
         return value.map(lambda view: movement.view(eqn, view, ins))
@@ -63,7 +64,7 @@ def _move(movement: Movement, tracer: Interpreter, eqn: Equation, ins: list[Valu
 
 def moves(name: str, movement: Movement, fold: Fold | None = None) -> None:
     """Registers a movement."""
-    rule(name, kind=Kind.MOVEMENT, fold=fold)(functools.partial(_move, movement))
+    rule(name, kind=Kind.MOVEMENT, fold=fold)(functools.partial(move, movement))
 
 
 def _part(change: Callable[[View], View]) -> Callable[[Weight], Weight]:
@@ -197,7 +198,7 @@ def _steps(eqn: Equation) -> Sequence[int]:
     return eqn.params.get("strides") or (1,) * len(eqn.shape)
 
 
-def _select(joined: Joined, starts: Sequence[Any], counts: Sequence[int]) -> Value | None:
+def select_window(joined: Joined, starts: Sequence[Any], counts: Sequence[int]) -> Value | None:
     """A window of a concatenation along the joined axis alone."""
     axis = joined.axis
     others = [i for i in range(len(counts)) if i != axis]
@@ -209,7 +210,7 @@ def _select(joined: Joined, starts: Sequence[Any], counts: Sequence[int]) -> Val
 def _sliced(eqn: Equation, joined: Joined, ins: list[Value]) -> Value | None:
     if any(step != 1 for step in _steps(eqn)):
         return None
-    return _select(joined, eqn.params["start_indices"], eqn.shape)
+    return select_window(joined, eqn.params["start_indices"], eqn.shape)
 
 
 def _fold_slice(eqn: Equation, x: np.ndarray) -> np.ndarray:
@@ -227,31 +228,6 @@ moves(
         Event.SHIFTED_SLICE,
     ),
     fold=_fold_slice,
-)
-
-
-def _starts(ins: list[Value]) -> list[int | None]:
-    """The start indices that are known."""
-    known = (index.value if isinstance(index, Const) else None for index in ins[1:])
-    return [None if value is None else int(value) for value in known]
-
-
-def _dynamic_slice(eqn: Equation, view: View, ins: list[Value]) -> View:
-    counts, starts = eqn.params["slice_sizes"], []
-    for start, size, count in zip(_starts(ins), view.shape, counts, strict=True):
-        if start is None:
-            return view.opaque(counts)
-        starts.append(min(max(start, 0), size - count))
-    return windows(view, starts, counts, (1,) * len(counts))
-
-
-moves(
-    "dynamic_slice",
-    Movement(
-        _dynamic_slice,
-        lambda eqn, labels: resized_all(labels, eqn.params["slice_sizes"]),
-        lambda eqn, joined, ins: _select(joined, _starts(ins), eqn.shape),
-    ),
 )
 
 

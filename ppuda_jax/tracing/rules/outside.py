@@ -13,6 +13,8 @@ from ppuda_jax.tracing.values import Act, Const, Joined, Value, Weight, refused
 @rule(OUTSIDE, kind=Kind.OUTSIDE)
 def contract(tracer: Interpreter, eqn: Equation, ins: list[Value]) -> Result:
     """Contracts a primitive: its inputs lead to all its outputs."""
+    if not eqn.outs:
+        return []  # callbacks and prints
     entered = enter_unknown(tracer, eqn, ins)
     if entered is not None:
         return entered

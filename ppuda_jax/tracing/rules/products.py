@@ -5,16 +5,17 @@ following the parameter's layout; a product of two pieces of data is attention o
 """
 
 import dataclasses
+import math
 
 from ppuda_jax.tracing.interpreter import Interpreter
 from ppuda_jax.tracing.labels import Axis as LabelAxis
-from ppuda_jax.tracing.labels import Label, Labels, axis_labels, label_shape
+from ppuda_jax.tracing.labels import Label, Labels, axis_labels, label_shape, unknown_labels
 from ppuda_jax.tracing.patterns import attention, convolutions, norms
 from ppuda_jax.tracing.patterns.attention import Side, free_axes
 from ppuda_jax.tracing.patterns.sources import sources
 from ppuda_jax.tracing.rules.outside import contract
 from ppuda_jax.tracing.table import Equation, Kind, Result, rule
-from ppuda_jax.tracing.values import Act, Const, Joined, Value, Weight, refused
+from ppuda_jax.tracing.values import Act, Const, Joined, Value, Weight, refused, sourceless
 from ppuda_jax.tracing.views import UNKNOWN, Axis, View, filler
 
 
@@ -34,8 +35,13 @@ def dot_general(tracer: Interpreter, eqn: Equation, ins: list[Value]) -> Result:
     if isinstance(second, Act) and isinstance(first, (Weight, Joined)):
         return _dense(tracer, second, first, _Dense(sides[1], sides[0], data_first=False))
     if isinstance(first, Const):
+        if isinstance(second, Weight) and _is_signal(first, second, sides[0]):
+            return _dense(tracer, _signal(first), second, _Dense(*sides, data_first=True))
         return _with_const(eqn, second, first, sides[1], sides[0], const_first=True)
     if isinstance(second, Const):
+        if isinstance(first, Weight) and _is_signal(second, first, sides[1]):
+            how = _Dense(sides[1], sides[0], data_first=False)
+            return _dense(tracer, _signal(second), first, how)
         return _with_const(eqn, first, second, sides[0], sides[1], const_first=False)
     if isinstance(first, Weight) and isinstance(second, Weight):
         return _two_parameters(tracer, eqn, first, second, sides)
@@ -75,7 +81,9 @@ def _dense(tracer: Interpreter, act: Act, weight: Weight | Joined, how: _Dense) 
     kind = "sep_conv" if groups else "conv"
     canonical = ((*groups, *outs), *places)
     labels = _dense_labels(act, weight, how)
-    result = convolutions.kernel(tracer.graph, act, weight, kind, canonical, labels)
+    result = convolutions.kernel(
+        tracer.graph, act, weight, kind, canonical, labels, batch=how.weight[1]
+    )
     # A small square kernel may mix the heads of attention logits: they stay logits.
     square = len(outs) == len(ins) == 1 and outs[0].count == ins[0].count <= 32
     return dataclasses.replace(result, product=act.product and square)
@@ -140,6 +148,25 @@ def _as_space(axis: LabelAxis, number: int) -> LabelAxis:
     return tuple(Label(f"s{number}", part.count) if part.kind in "c?" else part for part in axis)
 
 
+def _is_signal(const: Const, weight: Weight, side: Side) -> bool:
+    """Whether a constant stands where data will be, as the first state of a recurrence does.
+
+    Several rows meet a whole matrix by their last axis. What resizes positions meets them by the
+    positions, beside other axes; what a spectral norm multiplies with is stored by the model.
+    """
+    rank = len(const.shape)
+    rows = math.prod(const.shape[i] for i in range(rank) if i not in side[0])
+    matrix = [axis for axis in weight.view.axes if axis]
+    whole = len(matrix) == len(weight.view.axes) == 2 and all(
+        digit.is_leaf for axis in matrix for digit in axis
+    )
+    return whole and side == ((rank - 1,), ()) and rows > 1 and not const.state
+
+
+def _signal(const: Const) -> Act:
+    return sourceless(unknown_labels(const.shape))
+
+
 # --- products without data --------------------------------------------------------------------
 
 
@@ -174,13 +201,19 @@ def _two_parameters(
     """A learnt token times a kernel; or a parameter times itself."""
     if first.view.leaf == second.view.leaf:
         return _with_itself(first, second, sides)
-    repeated = any(not d.is_leaf for axis in second.view.axes for d in axis)
-    data, weight = (second, first) if repeated else (first, second)
+    swapped = _looks_learnt(second) > _looks_learnt(first)
+    data, weight = (second, first) if swapped else (first, second)
     token = tracer.data(data)
     if not isinstance(token, Act):
         return refused(eqn.shape, (first, second), "a product of two parameters")
-    own, others = (sides[1], sides[0]) if repeated else sides
-    return _dense(tracer, token, weight, _Dense(own, others, data_first=not repeated))
+    own, others = (sides[1], sides[0]) if swapped else sides
+    return _dense(tracer, token, weight, _Dense(own, others, data_first=not swapped))
+
+
+def _looks_learnt(weight: Weight) -> tuple[bool, bool]:
+    """What tells a learnt query from a kernel: it is repeated, or was computed with before."""
+    repeated = any(not d.is_leaf for axis in weight.view.axes for d in axis)
+    return repeated, bool(weight.others or weight.function)
 
 
 def _with_itself(first: Weight, second: Weight, sides: tuple[Side, Side]) -> Weight:
