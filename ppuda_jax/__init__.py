@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ppuda_jax.calibration import calibrate as calibrate
     from ppuda_jax.checkpoints import load_ghn as load_ghn
     from ppuda_jax.checkpoints import save_ghn as save_ghn
+    from ppuda_jax.data.datasets import dataset_spec as dataset_spec
     from ppuda_jax.evaluation import accuracy as accuracy
     from ppuda_jax.evaluation import load_eval_images as load_eval_images
     from ppuda_jax.ghn.config import GHNConfig as GHNConfig
@@ -28,20 +29,21 @@ if TYPE_CHECKING:
     from ppuda_jax.graphs.describe import describe as describe
     from ppuda_jax.graphs.records import network_graph as network_graph
     from ppuda_jax.nets.network import build_network as build_network
-    from ppuda_jax.nets.zoo import build_model as build_model
     from ppuda_jax.prediction.predict import predict_params as predict_params
     from ppuda_jax.prediction.predict import unsupported_leaves as unsupported_leaves
     from ppuda_jax.tracing.api import trace as trace
     from ppuda_jax.visualization import draw_graph as draw_graph
+    from ppuda_jax.zoo import build_model as build_model
 
 _MODULES = {
     "GHN": "ghn.model",
     "GHNConfig": "ghn.config",
     "LoadedGHN": "ghn.loaded",
     "accuracy": "evaluation",
-    "build_model": "nets.zoo",
+    "build_model": "zoo",
     "build_network": "nets.network",
     "calibrate": "calibration",
+    "dataset_spec": "data.datasets",
     "describe": "graphs.describe",
     "draw_graph": "visualization",
     "init_theta": "ghn.model",

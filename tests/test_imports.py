@@ -16,6 +16,7 @@ LEVELS = (
     ("ghn", "nets", "tracing"),
     ("executor", "convert", "params_io"),
     ("prediction", "programs", "data", "checkpoints", "parallel", "calibration", "visualization"),
+    ("zoo",),
     ("training",),
     ("evaluation", "structure"),
 )
