@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from ppuda_jax.visualization import draw_graph as draw_graph
     from ppuda_jax.zoo import build_model as build_model
 
+__version__ = "0.1.0"
+
 _MODULES = {
     "GHN": "ghn.model",
     "GHNConfig": "ghn.config",
