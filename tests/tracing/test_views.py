@@ -7,7 +7,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from ppuda_jax.tracing.values import Joined, Label, Weight, reshape_labels
+from ppuda_jax.tracing.labels import Label, reshape_labels
+from ppuda_jax.tracing.values import Joined, Weight
 from ppuda_jax.tracing.views import (
     REPEATED,
     UNKNOWN,
