@@ -1,15 +1,22 @@
-"""Saves and loads parameter pytrees of target networks: orbax folders or .safetensors files."""
+"""Saves and loads parameter pytrees of target networks: orbax folders or .safetensors files.
 
+A path is the tuple of keys that leads to a leaf. Keys may hold any character, "/" included
+(Haiku's do), so a .safetensors file keeps the paths beside its flat names.
+"""
+
+import json
 import os
 import pathlib
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
-from ppuda_jax.tracing.params import key_name
+from ppuda_jax.tracing.params import Path, key_name
 
 _SUFFIX = ".safetensors"
+_PATHS = "paths"  # in a file's metadata: the keys of every leaf by its flat name, as JSON
 
 
 def save_params(path: str | os.PathLike[str], params: Any) -> pathlib.Path:
@@ -18,7 +25,7 @@ def save_params(path: str | os.PathLike[str], params: Any) -> pathlib.Path:
     Args:
       path: a file that ends in .safetensors (leaves named "a/b/kernel"), else a folder for orbax
         (nested dictionaries).
-      params: any pytree of arrays.
+      params: any pytree of arrays of any shape and dtype.
 
     Returns:
       The absolute path.
@@ -37,8 +44,10 @@ def save_params(path: str | os.PathLike[str], params: Any) -> pathlib.Path:
     if target.suffix == _SUFFIX:
         from safetensors.numpy import save_file
 
-        named = {"/".join(keys): np.ascontiguousarray(leaf) for keys, leaf in flat.items()}
-        save_file(named, os.fspath(target))
+        names = _flat_names(flat)
+        named = {names[keys]: np.ascontiguousarray(leaf) for keys, leaf in flat.items()}
+        metadata = {_PATHS: json.dumps({name: keys for keys, name in names.items()})}
+        save_file(named, os.fspath(target), metadata)
         return target
     import orbax.checkpoint as ocp
 
@@ -50,14 +59,29 @@ def save_params(path: str | os.PathLike[str], params: Any) -> pathlib.Path:
 def load_params(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Reads what `save_params` wrote, as nested dictionaries of NumPy arrays.
 
+    A .safetensors file of another program is read as if "/" in its names parted the keys.
+
+    Args:
+      path: what was given to `save_params`.
+
+    Returns:
+      The parameters, with lists and tuples as dictionaries by position ("0", "1"...).
+
     Raises:
       ValueError: if there is nothing of that kind.
     """
     source = pathlib.Path(path).expanduser().resolve()
     if source.suffix == _SUFFIX and source.is_file():
-        from safetensors.numpy import load_file
+        from safetensors import safe_open
 
-        return _nest({tuple(name.split("/")): leaf for name, leaf in load_file(source).items()})
+        with safe_open(os.fspath(source), "numpy") as file:
+            paths = json.loads((file.metadata() or {}).get(_PATHS, "{}"))
+            return _nest(
+                {
+                    tuple(paths.get(name, name.split("/"))): file.get_tensor(name)
+                    for name in file.keys()  # noqa: SIM118 (the file is no mapping)
+                }
+            )
     if not source.is_dir():
         raise ValueError(f"{source} is neither a .safetensors file nor a folder of parameters.")
     import orbax.checkpoint as ocp
@@ -66,7 +90,23 @@ def load_params(path: str | os.PathLike[str]) -> dict[str, Any]:
         return jax.tree.map(np.asarray, checkpointer.restore(source))
 
 
-def _nest(flat: dict[tuple[str, ...], Any]) -> dict[str, Any]:
+def _flat_names(paths: Iterable[Path]) -> dict[Path, str]:
+    """One name per path, "a/b/kernel"; a counter follows where keys with slashes collide."""
+    names: dict[Path, str] = {}
+    taken: set[str] = set()
+    for path in paths:
+        plain = name = "/".join(path)
+        count = 0
+        while name in taken:
+            count += 1
+            name = f"{plain}#{count}"
+        taken.add(name)
+        names[path] = name
+    return names
+
+
+def _nest(flat: Mapping[Path, Any]) -> dict[str, Any]:
+    """Nested dictionaries from leaves by path."""
     tree: dict[str, Any] = {}
     for path, leaf in flat.items():
         branch = tree
