@@ -85,7 +85,7 @@ class NodeEmbedding(nn.Module):
     def setup(self) -> None:
         """Makes the submodules."""
         config = self.config
-        normal = nn.initializers.normal(1.0)
+        normal = nn.initializers.normal(1.0, jnp.float32)
         width = config.hid // 4
         channel_rows = len(channel_sizes(config.num_classes)) + 1
         spatial_rows = len(spatial_sizes(config.max_shape[2])) + 1
@@ -101,7 +101,7 @@ class NodeEmbedding(nn.Module):
           shape: (out, in, height, width), int32 [B, N, 4]; zeros for none.
 
         Returns:
-          Node features, float32 [B, N, D].
+          Node features, [B, N, D] of the tables' dtype.
         """
         rows = shape_rows(shape, self.config.num_classes, self.config.max_shape[2])
         sizes = [_embed(self.channel, rows[..., axis]) for axis in (0, 1)]

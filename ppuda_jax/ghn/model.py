@@ -52,7 +52,9 @@ class GHN(nn.Module):
             h = self.gnn(h, graphs.distance, graphs.levels)
         if self.config.layernorm:
             h = self.layer_norm(h)
-        real = jnp.arange(h.shape[1])[None, :, None] < graphs.num_nodes[:, None, None]
+        real = (
+            jnp.arange(h.shape[1], dtype=jnp.int32)[None, :, None] < graphs.num_nodes[:, None, None]
+        )
         return jnp.where(real, h, 0.0)
 
     def decode_taps(
@@ -139,7 +141,8 @@ def init_theta(config: GHNConfig, key: jax.Array) -> dict[str, Any]:
       key: random key; consumed.
 
     Returns:
-      theta, to be used as `GHN(config).apply({"params": theta}, ...)`.
+      theta, to be used as `GHN(config).apply({"params": theta}, ...)`; float32, also where JAX
+      computes in float64 by default.
     """
     return _initialiser(config)(key)
 
@@ -154,12 +157,12 @@ def _initialiser(config: GHNConfig) -> Callable[[jax.Array], dict[str, Any]]:
     def draw(key: jax.Array) -> dict[str, Any]:
         normal_key, uniform_key = jax.random.split(key)
         tables = sum(leaf.size for path, leaf in flat.items() if path[0] == "embedding")
-        normal = jax.random.normal(normal_key, (tables,))
-        uniform = jax.random.uniform(uniform_key, (size - tables,), minval=-1.0, maxval=1.0)
+        normal = jax.random.normal(normal_key, (tables,), jnp.float32)
+        uniform = jax.random.uniform(uniform_key, (size - tables,), jnp.float32, -1.0, 1.0)
         theta, taken = {}, {"normal": 0, "uniform": 0}
         for path, leaf in flat.items():
             if path[0] == "layer_norm":
-                theta[path] = jnp.full(leaf.shape, float(path[-1] == "scale"))
+                theta[path] = jnp.full(leaf.shape, path[-1] == "scale", jnp.float32)
                 continue
             name = "normal" if path[0] == "embedding" else "uniform"
             source = normal if name == "normal" else uniform

@@ -91,26 +91,29 @@ def make_order(distance: jax.Array, levels: jax.Array) -> Order:
         slot_of_rank=jnp.pad(slot_of_rank, ((0, 0), (size, 0)), constant_values=-1),
         rank_of_node=rank_of_node,
         start=start,
-        blocks=jnp.max(jnp.where(counts > 0, jnp.arange(1, blocks + 1)[None], 0)),
+        blocks=jnp.max(jnp.where(counts > 0, jnp.arange(1, blocks + 1, dtype=jnp.int32)[None], 0)),
         width=width,
     )
 
 
-def message_weights(distance: jax.Array, max_distance: int) -> tuple[jax.Array, ...]:
+def message_weights(
+    distance: jax.Array, max_distance: int, dtype: jax.typing.DTypeLike = jnp.float32
+) -> tuple[jax.Array, ...]:
     """Weights of the K messages between two nodes.
 
     Args:
       distance: shortest path from sender to receiver, 0 where there is none; uint8 of any shape.
       max_distance: longest path that sends a message; 1 or less for real edges only.
+      dtype: of the result.
 
     Returns:
-      float32 arrays of that shape: 1 on real edges, then (with virtual edges) 1 / distance.
+      Arrays of that shape: 1 on real edges, then (with virtual edges) 1 / distance.
     """
-    real = (distance == 1).astype(jnp.float32)
+    real = (distance == 1).astype(dtype)
     if max_distance <= 1:
         return (real,)
     linked = (distance > 0) & (distance <= max_distance)
-    steps = jnp.maximum(distance, 1).astype(jnp.float32)
+    steps = jnp.maximum(distance, 1).astype(dtype)
     return real, jnp.where(linked, 1.0 / steps, 0.0)
 
 
@@ -135,8 +138,14 @@ class System(NamedTuple):
     prepare: Callable[..., Any]
     node: Callable[..., jax.Array]
 
-    def links(self, distance: jax.Array, receivers: jax.Array, senders: jax.Array) -> jax.Array:
-        """Part of A between nodes [B, I] and nodes [B, J]: [B, I*fan_in, J*fan_out]."""
+    def links(
+        self,
+        distance: jax.Array,
+        receivers: jax.Array,
+        senders: jax.Array,
+        dtype: jax.typing.DTypeLike,
+    ) -> jax.Array:
+        """Part of A between nodes [B, I] and nodes [B, J]: [B, I*fan_in, J*fan_out] of `dtype`."""
 
         def between(paths: jax.Array, receiver: jax.Array, sender: jax.Array) -> jax.Array:
             receiver, sender = receiver[:, None], sender[None, :]
@@ -145,7 +154,7 @@ class System(NamedTuple):
 
         paths = jax.vmap(between)(distance, receivers, senders)
         axis = 2 if self.fan_in > 1 else 3
-        weights = jnp.stack(message_weights(paths, self.max_distance), axis=axis)
+        weights = jnp.stack(message_weights(paths, self.max_distance, dtype), axis=axis)
         batch, rows, columns = paths.shape
         return weights.reshape(batch, rows * self.fan_in, columns * self.fan_out)
 
@@ -160,7 +169,7 @@ def solve(system: System, order: Order, tables: tuple[jax.Array, ...]) -> jax.Ar
         first one.
 
     Returns:
-      x of all nodes, [B, N, fan_in*D]; zeros for those without a slot.
+      x of all nodes, [B, N, fan_in*D] of the first table's dtype; zeros for those without a slot.
     """
     batch, _, size = order.slots.shape
     rows = order.slot_of_rank.shape[1]
@@ -170,14 +179,14 @@ def solve(system: System, order: Order, tables: tuple[jax.Array, ...]) -> jax.Ar
         block = order.blocks - 1 - index if system.descending else index
         own = lax.dynamic_index_in_dim(order.slots, block, axis=1, keepdims=False)
         far = _from_far(system, order, block, own, carry[1])
-        links = system.links(order.distance, own, own)
+        links = system.links(order.distance, own, own, tables[0].dtype)
         prepared = system.prepare(far, *(_take(table, own) for table in tables))
         sent = _solve_steps(system, order.width, links, prepared, features)
         near = jnp.einsum("brp,bpd->brd", links, sent).reshape(batch, size, -1)
         return _store(system, order, block, carry, (far + near, sent.reshape(batch, size, -1)))
 
     zeros = tuple(
-        jnp.zeros((batch, rows, fan * features), jnp.float32)
+        jnp.zeros((batch, rows, fan * features), tables[0].dtype)
         for fan in (system.fan_in, system.fan_out)
     )
     received, _ = lax.fori_loop(0, order.blocks, solve_block, zeros)
@@ -210,7 +219,7 @@ def _from_far(
     def add(index: jax.Array, total: jax.Array) -> jax.Array:
         senders = lax.dynamic_slice_in_dim(order.node_of_rank, index * tile, tile, axis=1)
         rows = lax.dynamic_slice_in_dim(sent, size + index * tile, tile, axis=1)
-        links = system.links(order.distance, own, senders)
+        links = system.links(order.distance, own, senders, sent.dtype)
         rows = rows.reshape(batch, tile * system.fan_out, features)
         return total + jnp.einsum("brp,bpd->brd", links, rows)
 
@@ -282,6 +291,6 @@ def _solve_steps(
         rows = system.node(near, rest).reshape(batch, -1, features)
         return lax.dynamic_update_slice_in_dim(sent, rows, index * rows.shape[1], axis=1), None
 
-    sent = jnp.zeros((batch, links.shape[2], features), jnp.float32)
-    inputs = (jnp.arange(steps), by_step(links), jax.tree.map(by_step, prepared))
+    sent = jnp.zeros((batch, links.shape[2], features), links.dtype)
+    inputs = (jnp.arange(steps, dtype=jnp.int32), by_step(links), jax.tree.map(by_step, prepared))
     return lax.scan(step, sent, inputs, reverse=system.descending, unroll=min(UNROLL, steps))[0]
