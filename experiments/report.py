@@ -79,7 +79,9 @@ def training_report(
     """
     spec = task.images.spec
     config = GHNConfig.from_dict(task.record["ghn"])
-    images = load_eval_images(spec.name, "test", settings.data_dir, max_images=max_images)
+    images = load_eval_images(
+        spec.name, "test", settings.data_dir, image_size=spec.image_size, max_images=max_images
+    )
     variants = trained_variants(settings, task)
     nets = unseen_networks(variants, num_nets, spec.num_classes, spec.image_size)
     evaluator = Evaluator(

@@ -4,10 +4,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from ppuda_jax import evaluation
+from ppuda_jax.data.datasets import dataset_spec
 from ppuda_jax.data.images import normalise
 from ppuda_jax.evaluation import runners
+from ppuda_jax.ghn.config import GHNConfig
+from ppuda_jax.ghn.loaded import LoadedGHN
+from tests.data.image_sets import encode, pictures, write_tfds
 from tests.evaluation.given import arrays
 
 
@@ -86,3 +91,51 @@ def test_hits_and_loss_leave_repeats_out():
     sums = runners.count_hits(logits, jnp.array([0, 0, 0]), jnp.array([1.0, 1, 0]))
     losses = -jax.nn.log_softmax(logits)[:2, 0]
     np.testing.assert_allclose(sums, [1, 1, float(losses.sum())], rtol=1e-6)
+
+
+def test_imagenet_is_evaluated_on_its_validation_images_as_published(tmp_path):
+    """Short side to 256, central 224, published statistics; from a folder that TFDS would write."""
+    pixels = pictures(6, (300, 400, 3))
+    rows = [(encode(image), 100 * label) for label, image in enumerate(pixels)]
+    names = [f"n{label:08d}" for label in range(1000)]
+    write_tfds(tmp_path, "imagenet2012", {"train": [rows], "validation": [rows]}, names)
+    images = evaluation.load_eval_images("imagenet", "test", str(tmp_path), batch_size=4)
+    assert [batch.size for batch in images.batches] == [4, 4] and images.num_images == 6
+    resized = Image.fromarray(pixels[1]).resize((341, 256), Image.Resampling.BILINEAR)
+    central = np.asarray(resized)[16:240, 58:282] / 255
+    expected = (central - np.asarray([0.485, 0.456, 0.406])) / np.asarray([0.229, 0.224, 0.225])
+    np.testing.assert_allclose(images.batches[0].images[1], expected, atol=1e-5)
+    np.testing.assert_array_equal(images.batches[1].labels, [400, 500, 400, 500])
+
+    def apply_fn(variables, given):  # right for every image but the last, second best for that
+        flat = jnp.abs(given[:, None] - variables["pictures"][None]).mean((2, 3, 4))
+        logits = jnp.full((given.shape[0], 1000), -100.0).at[:, ::100].set(-flat)
+        return logits.at[:, 7].set(jnp.where(logits[:, 500] > -0.1, 1.0, -200.0))
+
+    batches = jnp.concatenate([batch.images for batch in images.batches])[:6]
+    filler = jnp.full((4, *batches.shape[1:]), 9.0)
+    variables = {"pictures": jnp.concatenate([batches, filler])}
+    assert evaluation.accuracy(apply_fn, variables, images) == pytest.approx(5 / 6)
+    sums = [
+        runners.count_hits(apply_fn(variables, batch.images), batch.labels, batch.weights)
+        for batch in images.batches
+    ]
+    top1, top5 = np.sum([np.asarray(row[:2]) for row in sums], axis=0) / images.num_images
+    assert (top1, top5) == (pytest.approx(5 / 6), pytest.approx(1.0))
+
+
+def test_images_for_a_hypernetwork_are_those_of_its_training(tmp_path):
+    np.savez(tmp_path / "old.npz", images=pictures(40, (9, 9, 3)), labels=np.arange(40) % 2)
+    np.savez(tmp_path / "new.npz", images=pictures(40, (9, 9, 3), 1) // 3, labels=np.arange(40) % 2)
+    trained = dataset_spec(str(tmp_path / "old.npz"))
+    config = GHNConfig(num_classes=2, hid=4)
+    ghn = LoadedGHN(config, {}, metadata=trained.to_metadata())
+    images = evaluation.load_eval_images(ghn=ghn)
+    assert images.spec == trained and images.num_images == 8
+    new = evaluation.load_eval_images(str(tmp_path / "new.npz"), ghn=ghn)
+    assert (new.spec.mean, new.spec.std) == (trained.mean, trained.std)
+    assert float(new.batches[0].images.mean()) < -0.5
+    with pytest.raises(ValueError, match="was trained on npz:.* with class_names"):
+        evaluation.load_eval_images("digits", ghn=ghn)
+    with pytest.raises(ValueError, match="pass the name of a dataset, or a hypernetwork"):
+        evaluation.load_eval_images()
