@@ -1,6 +1,9 @@
 """Imports point one way: a module imports from its own level or a lower one."""
 
 import ast
+import configparser
+import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -82,3 +85,28 @@ def test_library_has_no_assert_statements():
     for path in _modules():
         tree = ast.parse(path.read_text())
         assert not [n.lineno for n in ast.walk(tree) if isinstance(n, ast.Assert)], path
+
+
+# Where the name of a distribution is not that of its package.
+DISTRIBUTIONS = {
+    "PIL": "pillow",
+    "absl": "absl-py",
+    "orbax": "orbax-checkpoint",
+    "sklearn": "scikit-learn",
+}
+# What extras bring; only imported where it is used.
+OF_EXTRAS = {"torch", "matplotlib", "networkx", "safetensors"}
+
+
+def test_every_package_that_is_imported_is_required():
+    """What CI's extras bring along may be missing where a user installs the package alone."""
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    lines = config["options"]["install_requires"].split()
+    required = {re.split(r"[><=!~;]", line)[0].replace("-", "_").lower() for line in lines}
+    imported = set()
+    for path in PACKAGE.rglob("*.py"):
+        imported |= {name.split(".")[0] for name in _imports(ast.parse(path.read_text()))}
+    known = {*sys.stdlib_module_names, "ppuda_jax", "jaxlib"} | OF_EXTRAS
+    foreign = {DISTRIBUTIONS.get(name, name).replace("-", "_").lower() for name in imported - known}
+    assert foreign - required == set()

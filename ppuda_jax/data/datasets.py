@@ -137,6 +137,11 @@ class Dataset:
             DatasetError: damaged files, or images that are not what the set says.
         """
         rows: Sequence[int] = self.rows(split)
+        if not rows:
+            raise DatasetError(
+                f"{self.name}: no images in split {split}; of {len(self.source.train)} training "
+                f"images {len(self.rows('val'))} are held out for validation, add some"
+            )
         if chosen is not None:
             rows = [rows[position] for position in chosen]
         if not self.resident or (split == "test" and chosen is not None):
@@ -180,10 +185,7 @@ class Dataset:
             pixels = self._decode("train", rows[::step])[0]
         else:
             pixels = self._part("trainval")[0][: len(rows)]
-        # Exact, whatever the number of images: counts of the 256 values of each channel.
-        counts = np.stack(
-            [np.bincount(pixels[..., c].reshape(-1), minlength=256) for c in range(3)]
-        )
+        counts = _value_counts(pixels)
         shares = counts / counts.sum(axis=1, keepdims=True)
         values = np.arange(256) / 255
         mean = shares @ values
@@ -195,6 +197,16 @@ class Dataset:
             )
         colour = not (counts == counts[0]).all()
         return _channels(mean), _channels(std), colour
+
+
+def _value_counts(images: np.ndarray) -> np.ndarray:
+    """How often each of 256 values occurs in uint8 [n, s, s, 3]: int64 [3, 256]; exact."""
+    counts = np.zeros((3, 256), np.int64)
+    for start in range(0, len(images), _DECODE_CHUNK):  # `bincount` makes int64 of its input
+        chunk = images[start : start + _DECODE_CHUNK]
+        for channel in range(3):
+            counts[channel] += np.bincount(chunk[..., channel].reshape(-1), minlength=256)
+    return counts
 
 
 def _channels(values: np.ndarray) -> Channels:

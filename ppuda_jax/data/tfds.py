@@ -16,6 +16,8 @@ import os
 import pathlib
 import re
 import threading
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -93,12 +95,13 @@ def _download(name: str, root: pathlib.Path) -> pathlib.Path:
 
 def _require_network(name: str, root: pathlib.Path) -> None:
     """Raises FileNotFoundError where nothing answers: TFDS itself would try for three minutes."""
-    import requests
-
+    request = urllib.request.Request(_ANSWERS, method="HEAD")
     try:
-        requests.head(_ANSWERS, timeout=10)
-    except requests.RequestException as error:
-        reason = f"no network to download it from ({type(error).__name__} at {_ANSWERS})"
+        urllib.request.urlopen(request, timeout=10).close()
+    except urllib.error.HTTPError:  # it answered
+        return
+    except OSError as error:
+        reason = f"no network to download it from ({_one_line(error)} at {_ANSWERS})"
         raise FileNotFoundError(_not_found(name, root, reason)) from error
 
 

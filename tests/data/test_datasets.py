@@ -183,6 +183,13 @@ def test_images_of_one_colour_are_refused(tmp_path):
         datasets.dataset_spec(name)
 
 
+def test_too_few_images_to_hold_some_out(tmp_path):
+    name = _npz(tmp_path / "a.npz", pictures(10, (8, 8)), np.arange(10) % 2)
+    assert len(datasets.load_images(name, "train")) == 8
+    with pytest.raises(DatasetError, match="no images in split val; of 8 training images 0 are"):
+        datasets.load_images(name, "val")
+
+
 def test_fewer_images_than_a_batch_are_refused(tmp_path):
     name = _npz(tmp_path / "a.npz", pictures(20, (8, 8)), np.arange(20) % 2)
     message = f"batch_size must be at most the 15 training images of {name}, received 64"
