@@ -83,3 +83,38 @@ def test_wide_networks_are_multiplied():
     for index in range(5):
         small, large = arch_at("wide", index, 32), arch_at("wide", index, 224)
         assert small.C == 2 * large.C == 4 * evaluation_width(small)
+
+
+# (millions of parameters at width 32, cells, global pooling, large convolutions) -> how many of
+# the widths may be drawn, and whether wide hidden layers may; published thresholds 0.2, 0.4, 0.8
+# million and 8, 10, 12 cells, each excluded from the class below it.
+PUBLISHED_RULE = [
+    (0.10, 8, True, False, 7, True),
+    (0.20, 8, True, False, 7, True),
+    (0.21, 8, True, False, 3, False),
+    (0.10, 9, True, False, 3, False),
+    (0.40, 10, True, False, 3, False),
+    (0.41, 8, True, False, 2, False),
+    (0.10, 11, True, False, 2, False),
+    (0.80, 12, True, False, 2, False),
+    (0.81, 8, True, False, 1, False),
+    (0.89, 4, True, False, 1, False),
+    (0.10, 13, True, False, 1, False),
+    (0.10, 8, False, False, 1, False),
+    (0.10, 8, True, True, 1, False),
+]
+
+
+@pytest.mark.parametrize(("millions", "cells", "pool", "large", "widths", "wide"), PUBLISHED_RULE)
+def test_the_published_rule(monkeypatch, millions, cells, pool, large, widths, wide):
+    monkeypatch.setattr("ppuda_jax.archs.widths.count_params", lambda *_, **__: int(1e6 * millions))
+    op = "conv_7x7" if large else "conv_1x1"
+    cell = ((op, 0), ("skip_connect", 1))
+    config = NetConfig(Genotype(cell, (2,), cell, (2,)), cells, 64, glob_avg=pool)
+    draws = [(a, b, c) for a in (0.0, 0.99) for b in np.arange(0.5, 84) / 84 for c in (0.0, 0.99)]
+    drawn = [training_width(config, iter(draw).__next__) for draw in draws]
+    assert {net.C for net in drawn} == {32, 48, 64, 80, 96, 112, 128} & set(CHANNELS[:widths])
+    assert all(net.fc_dim <= 256 or (wide and net.C <= 64) for net in drawn)
+    assert any(net.fc_dim > 256 for net in drawn) == wide
+    counts = [sum(width == net.C for net in drawn) for width in CHANNELS[:widths]]
+    assert max(counts) <= 1.1 * min(counts)  # every width is as likely as the others
