@@ -124,8 +124,8 @@ def _decoder_rows(config: GHNConfig) -> Iterator[TensorRow]:
     taps = (4 * hid, height, width)
     yield from _dense("decoder.fc.0", f"{ours}/taps", hid, taps, (1, 2, 0))
     yield from _dense("decoder.conv.0", f"{ours}/conv_0", 4 * hid, (8 * hid,), conv=True)
-    block = (out_size, in_size)
-    yield from _dense("decoder.conv.2", f"{ours}/conv_1", 8 * hid, block, (1, 0), conv=True)
+    matrix = (out_size, in_size)
+    yield from _dense("decoder.conv.2", f"{ours}/conv_1", 8 * hid, matrix, (1, 0), conv=True)
     yield from _dense(classes_name, f"{ours}/classes", out_size, (classes,), conv=True)
 
 
@@ -134,7 +134,7 @@ def tensor_table(config: GHNConfig) -> tuple[TensorRow, ...]:
     hid, size = config.hid, config.max_shape[0]
     channel_rows = len(channel_sizes(config.num_classes)) + 1
     spatial_rows = len(spatial_sizes(config.max_shape[2])) + 1
-    rows = []
+    rows: list[TensorRow] = []
     if config.layernorm:
         rows += _same("ln.weight", "layer_norm/scale", (hid,))
         rows += _same("ln.bias", "layer_norm/bias", (hid,))
@@ -210,7 +210,8 @@ def theta_from_state_dict(config: GHNConfig, tensors: Mapping[str, np.ndarray]) 
     tensors = dict(tensors)
     if tensors and all(name.startswith("module.") for name in tensors):
         tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
-    problems, theta = [], {}
+    problems: list[str] = []
+    theta: dict[str, Any] = {}
     for row in tensor_table(config):
         value = tensors.pop(row.torch_name, None)
         if value is None:

@@ -154,10 +154,11 @@ class NetRecords(Sequence):
                     f"the meta file of {self.path} must have the tables 'primitives_ext' and "
                     f"'unique_op_names', received {sorted(meta)}."
                 )
-            self._tables = tuple(
+            kinds, names = (
                 {int(key): name for key, name in meta[table].items()}
                 for table in ("primitives_ext", "unique_op_names")
             )
+            self._tables = (kinds, names)
         return self._tables
 
     def _group(self) -> Any:

@@ -74,7 +74,9 @@ def _scan(path: str) -> dict[str, MetaSplit]:
     """Finds splits, records and tables by counting braces and brackets (names hold none)."""
     if os.path.getsize(path) == 0:
         raise ValueError(_foreign(path, "an empty file"))
-    opened, closed, in_list = [], [], []
+    opened: list[tuple[int, int]] = []
+    closed: list[tuple[int, int]] = []
+    in_list: list[bool] = []
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         depth = brackets = 0
         for first in range(0, len(data), _CHUNK):

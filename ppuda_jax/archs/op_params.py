@@ -11,7 +11,7 @@ import functools
 import math
 from typing import Protocol
 
-from ppuda_jax.types import ParamSpec
+from ppuda_jax.types import ParamSpec, Role
 
 MLP_REDUCTION = 2
 """Squeeze and excitation: the hidden layer has C / 2 units."""
@@ -58,7 +58,7 @@ class OpLike(Protocol):
 
 
 # One row per tensor: (Flax module, torch module, shape, role). Norms add two rows.
-_Row = tuple[str, str, tuple[int, ...], str]
+_Row = tuple[str, str, tuple[int, ...], Role]
 
 
 def _norm(module: str, torch_module: str, channels: int) -> tuple[_Row, ...]:
@@ -164,7 +164,7 @@ _ROWS = {
 }
 
 # role: (leaf name, suffix of the torch name)
-_LEAVES = {
+_LEAVES: dict[Role, tuple[str, str]] = {
     "kernel": ("kernel", "weight"),
     "bias": ("bias", "bias"),
     "norm_scale": ("scale", "weight"),
@@ -213,7 +213,7 @@ def op_params(op: OpLike) -> tuple[ParamSpec, ...]:
         leaf, suffix = _LEAVES[role]
         if stem is not None:
             is_norm = role.startswith("norm")
-            path = stem[1] if is_norm else stem[0]
+            path: tuple[str, ...] = stem[1] if is_norm else stem[0]
             torch_path = stem[2] if is_norm else op.name
         else:
             path = prefix + ((module,) if module else ())

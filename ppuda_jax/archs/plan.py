@@ -119,6 +119,8 @@ def make_plan(config: NetConfig, num_classes: int = 10, image_size: int = 32) ->
             f"C must be a multiple of the 8 attention heads, received {config.C}: use 16, 32, ..."
         )
     builder = _Builder(config, image_size)
+    first: int | None
+    second: int | None
     first, second = builder.add_stem()
     strided = config.stem_type == 1 and not config.is_vit
     for cell in range(config.n_cells):
@@ -231,9 +233,10 @@ class _Builder:
             terms = []
             for position in (2 * step, 2 * step + 1):
                 op, state = edges[position]
-                if states[state] is not None and op != "none":
+                value = states[state]
+                if value is not None and op != "none":
                     stride = 2 if reduction and state < 2 and not self.is_vit else 1
-                    terms.append(self._edge(cell, position, op, states[state], stride))
+                    terms.append(self._edge(cell, position, op, value, stride))
             if len(terms) == 2:
                 name = f"cells.{cell}.sum_{step + 2}"
                 terms = [self.add("sum", name, cell, tuple(terms), self.width)]

@@ -188,10 +188,10 @@ def _draw_base(draw: Draw, spec: Split) -> NetConfig:
         candidate = _draw_candidate(draw, spec)
         if candidate is None:
             continue
-        key, config = candidate
+        key, build = candidate
         if not first_part <= key % FINGERPRINT_PARTS < last_part:
             continue
-        config = config()
+        config = build()
         if any(count_params(config, 10, size) > spec.max_params for size in (32, 224)):
             continue
         if is_connected(config):
@@ -259,10 +259,10 @@ def _is_rejected(normal: _IdEdges, reduce: _IdEdges) -> bool:
         ops = [op for op, _ in edges]
         if ops.count(_CSE) > 1 or ops.count(_LARGE[0]) + ops.count(_LARGE[1]) > 1:
             return True
-    ops = {op for op, _ in normal + reduce}
-    if not _CONVS.isdisjoint(ops):
+    used = {op for op, _ in normal + reduce}
+    if not _CONVS.isdisjoint(used):
         return False
-    return _CSE in ops or _MSA not in ops
+    return _CSE in used or _MSA not in used
 
 
 def _draw_cells(

@@ -17,6 +17,9 @@ import numpy as np
 from ppuda_jax.ghn.config import GHNConfig
 from ppuda_jax.primitives import PRIMITIVES
 
+Integers = jax.Array | np.ndarray
+"""Whole numbers: graphs come from the host as NumPy arrays, or traced."""
+
 
 @functools.cache
 def channel_sizes(num_classes: int) -> np.ndarray:
@@ -52,7 +55,7 @@ def spatial_lookup(max_size: int) -> np.ndarray:
     return _nearest_rows(spatial_sizes(max_size), {2: 3})
 
 
-def shape_rows(shape: jax.Array, num_classes: int, max_size: int) -> jax.Array:
+def shape_rows(shape: Integers, num_classes: int, max_size: int) -> jax.Array:
     """Embedding rows of node shapes.
 
     Args:
@@ -93,7 +96,7 @@ class NodeEmbedding(nn.Module):
         self.channel = self.param("channel", normal, (channel_rows, width))
         self.spatial = self.param("spatial", normal, (spatial_rows, width))
 
-    def __call__(self, primitive: jax.Array, shape: jax.Array) -> jax.Array:
+    def __call__(self, primitive: Integers, shape: Integers) -> jax.Array:
         """Embeds nodes.
 
         Args:
@@ -109,7 +112,7 @@ class NodeEmbedding(nn.Module):
         return _embed(self.primitive, primitive) + jnp.concatenate(sizes, axis=-1)
 
 
-def _embed(table: jax.Array, rows: jax.Array) -> jax.Array:
+def _embed(table: jax.Array, rows: Integers) -> jax.Array:
     """Rows of a small table, [...] -> [..., D]; the gradient is a product, not a scatter."""
     chosen = jax.nn.one_hot(rows, table.shape[0], dtype=table.dtype)
     return jnp.matmul(chosen, table, precision=jax.lax.Precision.HIGHEST)

@@ -24,6 +24,7 @@ import jax.numpy as jnp
 
 from ppuda_jax.ghn.config import GHNConfig
 from ppuda_jax.ghn.dense import MLP, Dense, affine
+from ppuda_jax.ghn.embeddings import Integers
 from ppuda_jax.ghn.triangular import Order, System, make_order, solve
 
 
@@ -176,7 +177,7 @@ class GatedGNN(nn.Module):
         self.gru_input = Dense(width, (3 * width,))
         self.gru_hidden = Dense(width, (3 * width,))
 
-    def __call__(self, state: jax.Array, distance: jax.Array, levels: jax.Array) -> jax.Array:
+    def __call__(self, state: jax.Array, distance: Integers, levels: Integers) -> jax.Array:
         """Updates node features.
 
         Args:

@@ -34,6 +34,7 @@ class GHN(nn.Module):
         """Makes the submodules."""
         config = self.config
         self.embedding = NodeEmbedding(config)
+        self.gnn: MLP | GatedGNN  # one name for both: theta is laid out like the reference's
         if config.hypernet == "mlp":
             self.gnn = MLP(config.hid, config.hid, config.hid)
         else:
@@ -46,10 +47,10 @@ class GHN(nn.Module):
     def __call__(self, graphs: PaddedGraphs) -> jax.Array:
         """Node embeddings after message passing (and LayerNorm), [B, N, D]; zeros on padding."""
         h = self.embedding(graphs.primitive, graphs.shape)
-        if self.config.hypernet == "mlp":
-            h = self.gnn(h)
-        else:
+        if isinstance(self.gnn, GatedGNN):
             h = self.gnn(h, graphs.distance, graphs.levels)
+        else:
+            h = self.gnn(h)
         if self.config.layernorm:
             h = self.layer_norm(h)
         real = (
@@ -118,7 +119,7 @@ class GHN(nn.Module):
     def touch(self) -> jax.Array:
         """Uses every part once on made-up inputs, so that `init` creates all parameters."""
         h = self.embedding(jnp.zeros((1,), jnp.int32), jnp.zeros((1, 4), jnp.int32))
-        if self.config.hypernet == "mlp":
+        if isinstance(self.gnn, MLP):
             h = self.gnn(h)
         else:  # its parameters alone: compiling the sweeps would take longer than all the rest
             h = self.gnn.gru_hidden(h)[:, : h.shape[1]] + self.gnn.node_function().gru_bias[0]

@@ -24,9 +24,14 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from ppuda_jax.ghn.embeddings import Integers
+
 BLOCK_STEPS = 16  # steps of a block
 TILE = 128  # senders whose messages to a block are summed by one product
 UNROLL = 4  # steps of a block per iteration of the compiled loop
+
+_Pair = tuple[jax.Array, jax.Array]
+"""Values of the same slots: what they receive and what they send."""
 
 
 @flax.struct.dataclass
@@ -55,12 +60,15 @@ class Order:
     width: int = flax.struct.field(pytree_node=False)
 
 
-def make_order(distance: jax.Array, levels: jax.Array) -> Order:
+def make_order(distance: Integers, levels: Integers) -> Order:
     """Prepares graphs for `solve`.
 
     Args:
       distance: shortest paths, uint8 [B, N, N].
       levels: nodes to visit in each step, int32 [B, S, W]; N in empty slots.
+
+    Returns:
+      The order in which the nodes are visited, by blocks.
     """
     batch, steps, width = levels.shape
     nodes = distance.shape[1]
@@ -175,7 +183,7 @@ def solve(system: System, order: Order, tables: tuple[jax.Array, ...]) -> jax.Ar
     rows = order.slot_of_rank.shape[1]
     features = tables[0].shape[-1]
 
-    def solve_block(index: jax.Array, carry: tuple) -> tuple[jax.Array, jax.Array]:
+    def solve_block(index: jax.Array, carry: _Pair) -> _Pair:
         block = order.blocks - 1 - index if system.descending else index
         own = lax.dynamic_index_in_dim(order.slots, block, axis=1, keepdims=False)
         far = _from_far(system, order, block, own, carry[1])
@@ -185,11 +193,11 @@ def solve(system: System, order: Order, tables: tuple[jax.Array, ...]) -> jax.Ar
         near = jnp.einsum("brp,bpd->brd", links, sent).reshape(batch, size, -1)
         return _store(system, order, block, carry, (far + near, sent.reshape(batch, size, -1)))
 
-    zeros = tuple(
+    received, sent = (
         jnp.zeros((batch, rows, fan * features), tables[0].dtype)
         for fan in (system.fan_in, system.fan_out)
     )
-    received, _ = lax.fori_loop(0, order.blocks, solve_block, zeros)
+    received, _ = lax.fori_loop(0, order.blocks, solve_block, (received, sent))
     return _take(received, order.rank_of_node + size)
 
 
@@ -229,15 +237,13 @@ def _from_far(
         first = jnp.min(jnp.where(end > start, end, ranks)) // tile
         last = (jnp.max(order.start[:, -1]) + tile - 1) // tile
     else:
-        first = 0
+        first = jnp.zeros((), order.start.dtype)
         last = (jnp.max(jnp.where(end > start, start, 0)) + tile - 1) // tile
     zeros = jnp.zeros((batch, size * system.fan_in, features), sent.dtype)
     return lax.fori_loop(first, last, add, zeros).reshape(batch, size, -1)
 
 
-def _store(
-    system: System, order: Order, block: jax.Array, carry: tuple, values: tuple
-) -> tuple[jax.Array, ...]:
+def _store(system: System, order: Order, block: jax.Array, carry: _Pair, values: _Pair) -> _Pair:
     """Writes values of a block's slots, [B, R, F] each, into tables by rank, [B, R+M, F].
 
     R rows are written, with zeros where the block has fewer nodes; they lie on the side of the
@@ -257,10 +263,11 @@ def _store(
         return lax.dynamic_update_slice_in_dim(table, rows, at, axis=0)
 
     rows = jax.vmap(window)(order.slot_of_rank, at)
-    return tuple(
+    first, second = (
         jax.vmap(write)(table, _take(value, rows), at)
         for table, value in zip(carry, values, strict=True)
     )
+    return first, second
 
 
 def _solve_steps(
