@@ -19,7 +19,7 @@ LEVELS = (
     ("ghn", "nets", "tracing"),
     ("executor", "convert", "params_io"),
     ("prediction", "programs", "data", "checkpoints", "parallel", "calibration", "visualization"),
-    ("zoo",),
+    ("hostloop", "zoo"),
     ("training",),
     ("evaluation", "structure"),
 )

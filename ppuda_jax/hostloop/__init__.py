@@ -1,0 +1,1 @@
+"""Networks driven from the host, one small compiled function per kind of step and shape."""

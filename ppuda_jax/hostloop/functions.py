@@ -1,0 +1,177 @@
+"""The compiled functions of steps, shared by all networks and threads.
+
+A function is compiled when a network first needs it, in the background and side by side with
+others, while the network's first steps run.
+
+Legend: `B` images, `L` parameters of a step.
+"""
+
+import concurrent.futures
+import dataclasses
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+
+from ppuda_jax.hostloop.kinds import run_step
+from ppuda_jax.hostloop.pages import blocks_of, read_leaves, write_leaves
+from ppuda_jax.hostloop.steps import Shape, StepKey
+from ppuda_jax.nets import norms
+
+Source = Literal["pages", "leaves"]
+"""Where the forward function of a step takes its parameters from."""
+
+Name = Literal["pages", "leaves", "pullback"]
+Function = Callable[..., Any]
+
+_TRACING = threading.Lock()  # norms look up their calibration in a module
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """What all steps of a run have in common.
+
+    Attributes:
+      images: B.
+      dtype: of the maps.
+      param_dtype: of parameters and vectors.
+      calibration: images at the front of a batch whose statistics norms use; 0 for all.
+      dropout: whether there is dropout before the second of two dense layers.
+    """
+
+    images: int
+    dtype: str = "float32"
+    param_dtype: str = "float32"
+    calibration: int = 0
+    dropout: bool = False
+
+    def map_shape(self, shape: Shape) -> jax.ShapeDtypeStruct:
+        """A map, or a vector per image."""
+        dtype = self.dtype if len(shape) == 3 else self.param_dtype
+        return jax.ShapeDtypeStruct((self.images, *shape), dtype)
+
+
+class StepFunctions:
+    """Compiles each function once, whoever asks for it."""
+
+    def __init__(self, batch: Batch, threads: int) -> None:
+        """Prepares; compiles nothing.
+
+        Args:
+          batch: what the functions have in common.
+          threads: functions that are compiled side by side.
+        """
+        self.batch = batch
+        self._x64 = bool(jax.config.read("jax_enable_x64"))  # threads have settings of their own
+        self._pool = concurrent.futures.ThreadPoolExecutor(threads, "compile")
+        self._jobs: dict[tuple[Name, StepKey], concurrent.futures.Future[Function]] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def count(self) -> int:
+        """Functions compiled or being compiled."""
+        return len(self._jobs)
+
+    def request(self, name: Name, keys: Iterable[StepKey]) -> None:
+        """Starts to compile what is not compiled yet.
+
+        Args:
+          name: where the forward pass takes its parameters from, or "pullback".
+          keys: the steps.
+        """
+        for key in keys:
+            self._job(name, key)
+
+    def get(self, name: Name, key: StepKey) -> Function:
+        """A compiled function; waits for it. See `request`."""
+        return self._job(name, key).result()
+
+    def _job(self, name: Name, key: StepKey) -> "concurrent.futures.Future[Function]":
+        with self._lock:
+            job = self._jobs.get((name, key))
+            if job is None:
+                job = self._pool.submit(self._compile, name, key)
+                self._jobs[name, key] = job
+            return job
+
+    def _compile(self, name: Name, key: StepKey) -> Function:
+        with jax.enable_x64(self._x64):
+            function, shapes, donated = _BUILD[name](key, self.batch)
+            with _TRACING, norms.statistics_of_first(self.batch.calibration):
+                lowered = jax.jit(function, donate_argnums=donated).lower(*shapes)
+            return lowered.compile()
+
+
+_Built = tuple[Function, tuple[Any, ...], tuple[int, ...]]
+
+
+def _rng_of(key: StepKey, batch: Batch) -> Any:
+    if batch.dropout and key.kind == "dense" and key.relu:
+        return jax.eval_shape(lambda: jax.random.key(0))
+    return None
+
+
+def _maps_of(key: StepKey, batch: Batch) -> tuple[jax.ShapeDtypeStruct, ...]:
+    return tuple(batch.map_shape(shape) for shape in key.maps)
+
+
+def _pages_of(key: StepKey, batch: Batch) -> tuple[Any, ...]:
+    pages = tuple(jax.ShapeDtypeStruct(block.shape, batch.param_dtype) for block in blocks_of(key))
+    return pages, jax.ShapeDtypeStruct((len(key.leaves),), jnp.int32)
+
+
+def _from_pages(key: StepKey, batch: Batch) -> _Built:
+    """(pages, starts, maps, rng) -> output."""
+
+    def run(pages, starts, maps, rng):
+        return run_step(key, read_leaves(key, pages, starts), maps, rng)
+
+    return run, (*_pages_of(key, batch), _maps_of(key, batch), _rng_of(key, batch)), ()
+
+
+def _from_leaves(key: StepKey, batch: Batch) -> _Built:
+    """(leaves, starts, maps, rng) -> output; starts are ignored."""
+
+    def run(leaves, starts, maps, rng):
+        del starts
+        return run_step(key, leaves, maps, rng)
+
+    leaves = tuple(jax.ShapeDtypeStruct(leaf.shape, batch.param_dtype) for leaf in key.leaves)
+    starts = jax.ShapeDtypeStruct((len(key.leaves),), jnp.int32)
+    return run, (leaves, starts, _maps_of(key, batch), _rng_of(key, batch)), ()
+
+
+def _pullback(key: StepKey, batch: Batch) -> _Built:
+    """(gradient pages, pages, starts, maps, rng, g) -> (gradient pages, cotangents of the maps).
+
+    The gradient's rows are written into its pages, which are donated. There are no cotangents of
+    the image.
+    """
+    pages, starts = _pages_of(key, batch)
+    maps, rng = _maps_of(key, batch), _rng_of(key, batch)
+
+    def pull(gradient: Sequence[jax.Array], pages, starts, maps, rng, g):
+        def forward(leaves, maps):
+            return run_step(key, leaves, maps, rng)
+
+        leaves = read_leaves(key, pages, starts)
+        if key.from_image:
+            _, back = jax.vjp(lambda leaves: forward(leaves, maps), leaves)
+            (g_leaves,), g_maps = back(g), ()
+        else:
+            _, back = jax.vjp(forward, leaves, maps)
+            g_leaves, g_maps = back(g)
+        return write_leaves(key, gradient, starts, g_leaves), g_maps
+
+    shapes = (pages, starts, maps, rng)
+    output = jax.eval_shape(lambda p, s, m, r: run_step(key, read_leaves(key, p, s), m, r), *shapes)
+    return pull, (pages, *shapes, output), (0,)
+
+
+_BUILD: dict[Name, Callable[[StepKey, Batch], _Built]] = {
+    "pages": _from_pages,
+    "leaves": _from_leaves,
+    "pullback": _pullback,
+}
