@@ -107,18 +107,15 @@ def _bench(options: BenchConfig, counter: CompileCounter) -> list[Timing]:
         max_variants=options.max_variants,
     )
     limit = options.memory_limit_gib
-    evaluators = {
-        name: evaluation.Evaluator(
-            ghn.config,
-            images,
-            evaluation.EvalSettings(memory_limit_gib=gib, num_devices=1, compile_threads=0),
-        )
+    ways = {
+        name: evaluation.EvalSettings(memory_limit_gib=gib, num_devices=1, compile_threads=0)
         for name, gib in (("executor", limit), ("network", 0.0))
     }
+    parameters = evaluation.predicted(ghn)
 
     def ours(way: str, net: Any) -> Timing:
         calls, started = counter.calls, time.perf_counter()
-        result = evaluators[way].evaluate(ghn, net)
+        (result,) = evaluation.evaluate_archs(parameters, [net], images, settings=ways[way])
         seconds = time.perf_counter() - started
         return Timing(
             net.name,

@@ -10,6 +10,7 @@ interrupted evaluation continues.
 
 import dataclasses
 import json
+import os
 import pathlib
 import re
 import sys
@@ -69,7 +70,10 @@ def main(argv: list[str]) -> None:
     except (ValueError, FileNotFoundError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
     except KeyboardInterrupt:
-        sys.exit("interrupted; with --output, the same command continues")
+        print("interrupted; with --output, the same command continues", file=sys.stderr)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(130)  # threads that compile cannot be stopped, and nobody should wait for them
 
 
 def run(options: EvaluateConfig) -> str:
@@ -87,14 +91,14 @@ def _run(options: EvaluateConfig, counter: CompileCounter) -> str:
     from ppuda_jax import evaluation
     from ppuda_jax.checkpoints import load_ghn
     from ppuda_jax.data.datasets import spec_for
+    from ppuda_jax.programs import PROGRAMS
 
     settings = evaluation.EvalSettings(
-        params=options.params,
         memory_limit_gib=options.memory_limit_gib,
         compute_dtype=options.compute_dtype,
         num_devices=options.num_devices,
-        seed=options.seed,
     )
+    _check_file_names(options.split)
     ghn = load_ghn(options.checkpoint)
     spec = spec_for(ghn.metadata, options.dataset, options.data_dir)
     groups = {
@@ -108,11 +112,15 @@ def _run(options: EvaluateConfig, counter: CompileCounter) -> str:
         )
         for split in options.split
     }
-    evaluators, found = {}, {}
+    parameters = (
+        evaluation.predicted(ghn) if options.params == "ghn" else evaluation.he(options.seed)
+    )
+    images: dict[str, evaluation.EvalImages] = {}
+    found, loads = {}, PROGRAMS.loads
     for split, nets in groups.items():
-        part = "val" if split == "val" else "test"
-        if part not in evaluators:
-            images = evaluation.load_eval_images(
+        part = _part(split)
+        if part not in images:
+            images[part] = evaluation.load_eval_images(
                 options.dataset or spec.name,
                 part,
                 options.data_dir,
@@ -123,40 +131,39 @@ def _run(options: EvaluateConfig, counter: CompileCounter) -> str:
                 seed=options.seed,
                 calibration_images=options.calibration_images,
             )
-            shared = next(iter(evaluators.values()), None)
-            evaluators[part] = (
-                shared.with_images(images)
-                if shared
-                else evaluation.Evaluator(ghn.config, images, settings)
-            )
         found[split] = evaluation.evaluate_archs(
-            ghn,
+            parameters,
             nets,
-            evaluators[part].images,
-            evaluator=evaluators[part],
+            images[part],
+            settings=settings,
             results_path=_results_path(options.output, split),
             progress=_Bar(split),
         )
-    sgd = _train_first(options, spec, groups, evaluators)
+    sgd = _train_first(options, spec, groups, images, settings)
     if options.output is not None:
         _write(options.output, found)
-    programs = next(iter(evaluators.values())).programs
     return "\n".join(
         [
             _table(options, ghn, spec.name, found),
             *(describe(split, results) for split, results in found.items()),
             *describe_sgd(sgd, found),
-            f"{programs} compiled programs, {counter.calls} calls of the compiler "
+            f"{PROGRAMS.loads - loads} compiled programs, {counter.calls} calls of the compiler "
             f"({counter.cache_hits} answered by the cache), {counter.seconds:.0f} s",
         ]
     )
+
+
+def _part(split: str) -> str:
+    """Which images the networks of a split are evaluated on."""
+    return "val" if split == "val" else "test"
 
 
 def _train_first(
     options: EvaluateConfig,
     spec: DatasetSpec,
     groups: Mapping[str, Sequence],
-    evaluators: Mapping,
+    images: Mapping[str, Any],
+    settings: Any,
 ) -> list:
     """Trains networks of the first split for one epoch (`evaluation.sgd.SgdResult`)."""
     if not options.sgd_nets:
@@ -165,15 +172,14 @@ def _train_first(
     from ppuda_jax.evaluation.sgd import SgdTrainer, train_archs
 
     split = next(iter(groups))
-    evaluator = evaluators["val" if split == "val" else "test"]
     name = options.dataset or spec.name
-    images = training_images(name, _SGD_BATCH, options.seed, options.data_dir, trained=spec)
-    trainer = SgdTrainer(images)
+    train = training_images(name, _SGD_BATCH, options.seed, options.data_dir, trained=spec)
+    trainer = SgdTrainer(train, run_settings=settings)
     nets = []
     for net in groups[split]:
         if len(nets) == options.sgd_nets:
             break
-        reason = evaluator.why_not_trained(net, _SGD_BATCH)
+        reason = trainer.why_not(net)
         if reason:
             print(f"{net.name} is not trained: {reason}", file=sys.stderr)
         else:
@@ -181,7 +187,7 @@ def _train_first(
     return list(
         train_archs(
             trainer,
-            evaluator,
+            images[_part(split)],
             nets,
             trainer.epoch,
             seed=options.seed,
@@ -311,6 +317,17 @@ class _Bar:
 
 def _file_name(split: str) -> str:
     return re.sub(r"[^A-Za-z0-9]+", "-", pathlib.Path(split).name).strip("-")
+
+
+def _check_file_names(splits: Sequence[str]) -> None:
+    """Raises ValueError if the results of two splits would be written to one file."""
+    names = [_file_name(split) for split in splits]
+    twice = [split for split, name in zip(splits, names, strict=True) if names.count(name) > 1]
+    if twice:
+        raise ValueError(
+            f"the results of {', '.join(twice)} would be written to one file: evaluate them with "
+            "different --output"
+        )
 
 
 def _results_path(output: str | None, split: str) -> pathlib.Path | None:

@@ -10,12 +10,14 @@ from ppuda_jax.archs.sampling import arch_rng, sample_arch
 from ppuda_jax.archs.splits import SPLITS
 from ppuda_jax.checkpoints import load_ghn
 from ppuda_jax.evaluation import (
+    EvalImages,
     EvalNet,
     EvalSettings,
-    Evaluator,
     NetResult,
     evaluate_archs,
+    he,
     load_eval_images,
+    predicted,
     summarise,
 )
 from ppuda_jax.evaluation.results import mean_and_error
@@ -84,29 +86,29 @@ def training_report(
     )
     variants = trained_variants(settings, task)
     nets = unseen_networks(variants, num_nets, spec.num_classes, spec.image_size)
-    evaluator = Evaluator(
-        config,
-        images,
-        EvalSettings(compute_dtype=settings.compute_dtype, num_devices=settings.num_devices),
+    run = EvalSettings(compute_dtype=settings.compute_dtype, num_devices=settings.num_devices)
+    random, untrained, trained = (
+        evaluate_archs(parameters, nets, images, settings=run)
+        for parameters in (
+            he(),
+            predicted(LoadedGHN(config, task.theta)),
+            predicted(LoadedGHN(config, theta)),
+        )
     )
-    before, after = LoadedGHN(config, task.theta), LoadedGHN(config, theta)
-    untrained = evaluate_archs(before, nets, images, evaluator=evaluator)
-    trained = evaluate_archs(after, nets, images, evaluator=evaluator)
-    random = evaluate_archs(after, nets, images, evaluator=evaluator.with_params("random"))
     epoch = math.ceil(task.images.num_images / settings.batch_size)
-    sgd, fraction = _train_some(evaluator, task, nets[:sgd_nets], epoch)
+    trainer = SgdTrainer(task.images, run_settings=run)
+    sgd, fraction = _train_some(trainer, images, nets[:sgd_nets], epoch)
     return _format(spec, images.num_images, nets, random, untrained, trained, sgd, fraction)
 
 
 def _train_some(
-    evaluator: Evaluator, task: Task, nets: Sequence[EvalNet], epoch: int
+    trainer: SgdTrainer, images: EvalImages, nets: Sequence[EvalNet], epoch: int
 ) -> tuple[list[SgdResult], float]:
     """Trains networks for an epoch, or for the part of it that fits; returns that part."""
-    trainer = SgdTrainer(task.images)
-    probe = trainer.train(evaluator, nets[0], 4)
+    probe = trainer.train(images, nets[0], 4)
     per_step = probe.train_s / probe.steps
     steps = max(4, min(epoch, int(_SGD_SECONDS / per_step)))
-    return [trainer.train(evaluator, net, steps) for net in nets], steps / epoch
+    return [trainer.train(images, net, steps) for net in nets], steps / epoch
 
 
 def _format(

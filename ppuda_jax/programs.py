@@ -261,7 +261,7 @@ class CachedFunction:
         kind: str,
         *,
         jit: Callable[[Callable[..., Any]], Any] = jax.jit,
-        cache: ProgramCache = PROGRAMS,
+        cache: ProgramCache | None = None,
     ) -> None:
         """Prepares; compiles nothing.
 
@@ -270,10 +270,11 @@ class CachedFunction:
           key: what decides the function, apart from its arguments.
           kind: as for `ProgramCache.load`.
           jit: makes what can be lowered.
-          cache: where the programs are.
+          cache: where the programs are, instead of `PROGRAMS`.
         """
         self.function, self.kind = function, kind
-        self._key, self._jit, self._cache = key, jit, cache
+        self._key, self._jit = key, jit
+        self._cache = PROGRAMS if cache is None else cache
 
     def load(self, *args: Any) -> Compiled:
         """The program for arguments like these, arrays or their shapes."""

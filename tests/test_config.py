@@ -106,7 +106,7 @@ def config_classes():
     """Every configuration class of the package and the scripts."""
     from experiments import bench_evaluate, evaluate
     from ppuda_jax.archs.genotypes import DARTS, NetConfig
-    from ppuda_jax.evaluation.evaluator import EvalSettings
+    from ppuda_jax.evaluation.evaluate import EvalSettings
     from ppuda_jax.ghn.config import GHNConfig
     from ppuda_jax.training.config import TrainConfig
 
@@ -148,7 +148,7 @@ def test_values_of_another_type_are_refused_in_python_too(name):
         ("TrainConfig", {"model": "ghn3"}),
         ("TrainConfig", {"compute_dtype": "int8"}),
         ("TrainConfig", {"lr_milestones": 0.5}),
-        ("EvalSettings", {"params": "given"}),
+        ("EvalSettings", {"compute_dtype": "int8"}),
         ("EvalSettings", {"num_devices": "all"}),
         ("GHNConfig", {"hid": 32.0}),
         ("NetConfig", {"norm": 1}),

@@ -57,6 +57,7 @@ class EvalImages:
       noise: standard deviation of the noise that was added.
       calibration: c.
       shards: devices that they are spread over.
+      seed: of the noise, and of the choice of calibration images.
     """
 
     spec: DatasetSpec
@@ -66,6 +67,7 @@ class EvalImages:
     noise: float
     calibration: int = 0
     shards: int = 1
+    seed: int = 0
 
     @property
     def batch_size(self) -> int:
@@ -142,7 +144,7 @@ def make_images(
         labels = np.pad(arrays.labels[rows], (before, 0))
         weights = np.pad(np.arange(batch_size) < count, (before, 0))
         batches.append(Batch(images, jnp.asarray(labels), jnp.asarray(weights, jnp.float32)))
-    return EvalImages(arrays.spec, part, tuple(batches), total, noise, before)
+    return EvalImages(arrays.spec, part, tuple(batches), total, noise, before, seed=seed)
 
 
 def load_eval_images(

@@ -6,6 +6,8 @@ Legend: `K` classes.
 import collections
 import dataclasses
 import functools
+import hashlib
+import json
 import os
 from collections.abc import Iterator, Sequence
 
@@ -53,6 +55,13 @@ class EvalNet:
         return _PREDEFINED_MODELS[self.index] if predefined else f"{self.split}-{self.index}"
 
     @functools.cached_property
+    def fingerprint(self) -> str:
+        """Differs for different networks, also where they have the same name."""
+        record = self.model if self.config is None else self.config.to_dict()
+        text = json.dumps([record, self.num_classes, self.image_size], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @functools.cached_property
     def plan(self) -> Plan | None:
         """Its plan; None for a hand-made model."""
         if self.config is None:
@@ -94,7 +103,8 @@ def choose_networks(
       The networks in order of their indices.
 
     Raises:
-      ValueError: an unknown split, an index that it does not have, too many networks.
+      ValueError: an unknown split, an index that it does not have, more networks than it has (of
+        so few variants).
       FileNotFoundError: no such file.
     """
     if num is not None and indices is not None:
@@ -115,13 +125,21 @@ def choose_networks(
         surveyed = max(_SURVEYED, _SURVEYED_PER_NETWORK * take)
         found = _configs(split, wanted, min(size, surveyed), image_size)
     nets = tuple(make(*entry) for entry in found)
-    return nets if max_variants is None else _of_few_variants(nets, max_variants, take)
+    return nets if max_variants is None else _of_few_variants(nets, max_variants, num)
 
 
-def _of_few_variants(nets: tuple[EvalNet, ...], limit: int, take: int) -> tuple[EvalNet, ...]:
+def _of_few_variants(nets: tuple[EvalNet, ...], limit: int, num: int | None) -> tuple[EvalNet, ...]:
+    """The networks of the `limit` most frequent variants, the first `num` of them."""
     counts = collections.Counter(net.variant for net in nets if net.variant is not None)
     kept = {variant for variant, _ in counts.most_common(limit)}
-    return tuple(net for net in nets if net.variant in kept)[:take]
+    found = tuple(net for net in nets if net.variant in kept)
+    if num is not None and len(found) < num:
+        raise ValueError(
+            f"of the first {len(nets)} networks of the split {nets[0].split!r}, {len(found)} have "
+            f"one of its {limit} most frequent variants, received num={num}: ask for fewer, or "
+            "allow more variants (max_variants)"
+        )
+    return found[:num]
 
 
 def _size_of(split: str) -> int:

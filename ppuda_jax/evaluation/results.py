@@ -12,9 +12,10 @@ import math
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from ppuda_jax import config
+from ppuda_jax.evaluation.networks import EvalNet
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +36,7 @@ class NetResult:
       compile_s: seconds it waited for compilation, about 0 if its programs were there.
       runner: "executor", or "network" for its own compiled Flax network.
       reason: why the executor did not run it; empty if it did.
+      fingerprint: of the network (`EvalNet.fingerprint`).
     """
 
     split: str
@@ -50,6 +52,7 @@ class NetResult:
     compile_s: float
     runner: str
     reason: str = ""
+    fingerprint: str = ""
 
     @property
     def finite(self) -> bool:
@@ -118,8 +121,19 @@ def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
 class Record(Protocol):
     """A dataclass of JSON-ready fields about one network."""
 
-    split: str
-    index: int
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def split(self) -> str:
+        """Its split."""
+
+    @property
+    def index(self) -> int:
+        """Its number there."""
+
+    @property
+    def fingerprint(self) -> str:
+        """`EvalNet.fingerprint`."""
 
 
 R = TypeVar("R", bound=Record)
@@ -129,7 +143,7 @@ class ResultFile(Generic[R]):
     """Results in a JSONL file, one per network; interrupted work continues from it."""
 
     def __init__(
-        self, path: str | os.PathLike[str], identity: Mapping[str, Any], record: type[R] = NetResult
+        self, path: str | os.PathLike[str], identity: Mapping[str, Any], record: type[R]
     ) -> None:
         """Opens or starts a file.
 
@@ -144,17 +158,21 @@ class ResultFile(Generic[R]):
         self._path = pathlib.Path(path).expanduser()
         self._identity = json.loads(json.dumps(dict(identity)))
         self._record = record
-        self._results: dict[tuple[str, int], R] = {}
+        self._results: dict[tuple[str, int, str], R] = {}
         if self._path.exists():
             self._read()
 
-    def get(self, split: str, index: int) -> R | None:
-        """The result of a network, None if it is not there yet."""
-        return self._results.get((split, index))
+    def get(self, net: EvalNet) -> R | None:
+        """The result of a network, None if it is not there yet.
+
+        Another network of the same name, such as one of a file that was made anew, has another
+        fingerprint.
+        """
+        return self._results.get((net.split, net.index, net.fingerprint))
 
     def add(self, result: R) -> None:
         """Adds a result and writes the file."""
-        self._results[result.split, result.index] = result
+        self._results[_key(result)] = result
         lines = [self._identity, *map(dataclasses.asdict, self._results.values())]
         self._path.parent.mkdir(parents=True, exist_ok=True)
         config.write_atomic(self._path, "".join(json.dumps(line) + "\n" for line in lines))
@@ -176,7 +194,11 @@ class ResultFile(Generic[R]):
                 f"{self._path} holds another evaluation ({'; '.join(differing)}): choose another "
                 "output, or remove it"
             )
-        self._results = {(r.split, r.index): r for r in results}
+        self._results = {_key(result): result for result in results}
+
+
+def _key(result: Record) -> tuple[str, int, str]:
+    return result.split, result.index, result.fingerprint
 
 
 def to_csv(results: Sequence[NetResult]) -> str:

@@ -8,22 +8,25 @@ Legend: `b` images of a batch.
 """
 
 import dataclasses
+import functools
 import os
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from ppuda_jax.data.batches import TrainingImages
-from ppuda_jax.evaluation.evaluator import Evaluator
+from ppuda_jax.evaluation.evaluate import EvalSettings, images_identity, score_images
+from ppuda_jax.evaluation.executor_runner import why_not_executor
+from ppuda_jax.evaluation.images import EvalImages
 from ppuda_jax.evaluation.networks import EvalNet
+from ppuda_jax.evaluation.parameters import initial_params
 from ppuda_jax.evaluation.results import ResultFile
-from ppuda_jax.evaluation.runners import he_params
 from ppuda_jax.executor import run
 from ppuda_jax.executor.layout import Variant
+from ppuda_jax.programs import CachedFunction
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,9 +37,10 @@ class SgdResult:
       split: of the network.
       index: its number there.
       name: its name.
-      top1: accuracy on the evaluator's images.
+      top1: accuracy on the evaluated images.
       steps: updates.
       train_s: seconds of training, compilation excluded.
+      fingerprint: of the network (`EvalNet.fingerprint`).
     """
 
     split: str
@@ -45,13 +49,15 @@ class SgdResult:
     top1: float
     steps: int
     train_s: float
+    fingerprint: str = ""
 
 
 class SgdTrainer:
-    """Compiled training steps, one per executor variant.
+    """Trains networks through the executor, one compiled step per variant.
 
     Attributes:
       settings: of the optimiser.
+      run_settings: how networks are run.
       batch_size: images of a step.
       epoch: steps that see every image once.
     """
@@ -63,6 +69,7 @@ class SgdTrainer:
         momentum: float = 0.9,
         weight_decay: float = 3e-4,
         grad_clip: float = 5.0,
+        run_settings: EvalSettings | None = None,
     ) -> None:
         """Prepares; compiles nothing.
 
@@ -72,7 +79,9 @@ class SgdTrainer:
           momentum: of the heavy ball.
           weight_decay: L2 penalty, added to the gradient.
           grad_clip: global norm.
+          run_settings: how networks are run.
         """
+        self.run_settings = run_settings or EvalSettings()
         self.settings = {
             "learning_rate": learning_rate,
             "momentum": momentum,
@@ -81,20 +90,24 @@ class SgdTrainer:
         }
         self.batch_size = jax.tree.leaves(images.batch(0))[0].shape[0]
         self.epoch = -(-images.num_images // self.batch_size)
-        self._images = images
+        self._images, self._key = images, object()
         self._resident = jax.tree.map(jnp.asarray, images.resident)
         self._optimiser = optax.chain(
             optax.clip_by_global_norm(grad_clip),
             optax.add_decayed_weights(weight_decay),
             optax.sgd(learning_rate, momentum),
         )
-        self._steps: dict[Variant, Any] = {}
 
-    def train(self, evaluator: Evaluator, net: EvalNet, steps: int, seed: int = 0) -> SgdResult:
+    def why_not(self, net: EvalNet) -> str | None:
+        """Why a network cannot be trained in the executor; None if it can."""
+        limit = self.run_settings.memory_limit_gib * 2**30
+        return why_not_executor(net, self.batch_size, limit, training=True)
+
+    def train(self, images: EvalImages, net: EvalNet, steps: int, seed: int = 0) -> SgdResult:
         """Trains a network from He's initialisation, and evaluates it.
 
         Args:
-          evaluator: what it is evaluated on.
+          images: what it is evaluated on.
           net: a network that the executor can train.
           steps: updates.
           seed: of initialisation and augmentation.
@@ -102,32 +115,29 @@ class SgdTrainer:
         Raises:
           ValueError: the executor cannot train the network, or has no memory for it.
         """
-        reason = evaluator.why_not_trained(net, self.batch_size)
+        reason = self.why_not(net)
         if reason is not None:
             raise ValueError(f"{net.name} cannot be trained through the executor: {reason}")
-        runner, _ = evaluator.runner_of(net)
-        arrays = runner.prepare(net)
-        tables = runner.pack(net, he_params(net.plan, seed))
+        images = images.spread(self.run_settings.topology)
+        prepared = self.run_settings.executor.prepare(net, images, None)
+        tables = prepared.pack(initial_params(net, seed))
         state = self._optimiser.init(tables)
         key = jax.random.key(seed)
-        batch = self._images.batch(0)
-        args = (tables, state, arrays.programs, self._resident, batch, key)
-        if net.variant not in self._steps:
-            step = jax.jit(self._make_step(net.variant), donate_argnums=(0, 1))
-            self._steps[net.variant] = step.lower(*args).compile()
+        programs, batch = prepared.arrays.programs, self._images.batch(0)
+        step = self._step(prepared.variant).load(
+            tables, state, programs, self._resident, batch, key
+        )
         started = time.perf_counter()
         for number in range(steps):
             batch = self._images.batch(number)
             key, step_key = jax.random.split(key)
-            tables, state = self._steps[net.variant](
-                tables, state, arrays.programs, self._resident, batch, step_key
-            )
+            tables, state = step(tables, state, programs, self._resident, batch, step_key)
         jax.block_until_ready(tables)
         seconds = time.perf_counter() - started
-        top1, _, _ = evaluator.score(lambda batch: runner.score(tables, arrays, batch))
-        return SgdResult(net.split, net.index, net.name, top1, steps, seconds)
+        top1, _, _ = score_images(prepared, tables, images)
+        return SgdResult(net.split, net.index, net.name, top1, steps, seconds, net.fingerprint)
 
-    def _make_step(self, variant: Variant) -> Any:
+    def _step(self, variant: Variant) -> CachedFunction:
         def step(tables, state, programs, resident, batch, key):
             image_key, head_key = jax.random.split(key)
             pixels, labels = self._images.load(resident, batch, image_key)
@@ -139,12 +149,13 @@ class SgdTrainer:
             updates, state = self._optimiser.update(grads, state, tables)
             return optax.apply_updates(tables, updates), state
 
-        return step
+        jit = functools.partial(jax.jit, donate_argnums=(0, 1))
+        return CachedFunction(step, (self._key, variant), "steps of SGD", jit=jit)
 
 
 def train_archs(
     trainer: SgdTrainer,
-    evaluator: Evaluator,
+    images: EvalImages,
     nets: Sequence[EvalNet],
     steps: int,
     *,
@@ -156,7 +167,7 @@ def train_archs(
 
     Args:
       trainer: how.
-      evaluator: what they are evaluated on.
+      images: what they are evaluated on.
       nets: networks that the executor can train.
       steps: updates of each.
       seed: of initialisation and augmentation.
@@ -176,14 +187,14 @@ def train_archs(
             "sgd_batch_size": trainer.batch_size,
             "steps": steps,
             "sgd_seed": seed,
-            **evaluator.identity(),
+            **images_identity(images, trainer.run_settings),
         }
         kept = ResultFile(results_path, identity, SgdResult)
     results = []
     for net in nets:
-        result = kept.get(net.split, net.index) if kept else None
+        result = kept.get(net) if kept else None
         if result is None:
-            result = trainer.train(evaluator, net, steps, seed)
+            result = trainer.train(images, net, steps, seed)
             if kept:
                 kept.add(result)
             if progress:

@@ -7,10 +7,10 @@ from typing import Any
 
 import jax
 
-from ppuda_jax.evaluation.archs import evaluate_archs
-from ppuda_jax.evaluation.evaluator import EvalSettings, Evaluator
+from ppuda_jax.evaluation.evaluate import EvalSettings, evaluate_archs
 from ppuda_jax.evaluation.images import load_eval_images
 from ppuda_jax.evaluation.networks import EvalNet, choose_networks
+from ppuda_jax.evaluation.parameters import predicted
 from ppuda_jax.evaluation.results import summarise
 from ppuda_jax.ghn.config import GHNConfig
 from ppuda_jax.ghn.loaded import LoadedGHN
@@ -49,23 +49,24 @@ def validation_hook(
         dataset, "val", data_dir, image_size=image_size, max_images=max_images
     )
 
+    settings = settings or EvalSettings()
+    images = images.spread(settings.topology)
+
     @functools.cache
-    def prepared() -> tuple[Evaluator, tuple[EvalNet, ...]]:
-        nets = choose_networks(
+    def nets() -> tuple[EvalNet, ...]:
+        return choose_networks(
             "val",
             num_nets,
             num_classes=images.spec.num_classes,
             image_size=images.spec.image_size,
             max_variants=max_variants,
         )
-        return Evaluator(config, images, settings), nets
 
     def evaluate(theta: Any, step: int) -> Mapping[str, float]:
         del step
-        evaluator, nets = prepared()
         started = time.monotonic()
         ghn = LoadedGHN(config, jax.device_get(theta), "validation")
-        results = evaluate_archs(ghn, nets, evaluator.images, evaluator=evaluator)
+        results = evaluate_archs(predicted(ghn), nets(), images, settings=settings)
         summary = summarise(results)
         return {
             "val_accuracy": summary.top1,

@@ -122,6 +122,15 @@ def predict_leaves(
     return dict(zip(_paths(bindings), arrays, strict=True))
 
 
+def load_predictor(arch: ArchGraph, ghn: LoadedGHN) -> Any:
+    """Compiles what `predict_params` runs, without running it.
+
+    Returns:
+      The program; it stays in the process's cache while somebody holds it.
+    """
+    return _predictor(ghn.config, arch.bindings).load(ghn.theta, _padded(arch, ghn.config))
+
+
 def _predictor(config: GHNConfig, bindings: tuple[Binding, ...]) -> CachedFunction:
     """The compiled (theta, graphs) -> leaves of one set of bindings."""
 
