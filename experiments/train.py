@@ -15,7 +15,7 @@ from absl import app, flags
 from experiments import flags as config_flags
 from experiments.configs import recipe
 from ppuda_jax import config
-from ppuda_jax.data.datasets import short_name
+from ppuda_jax.data.names import short_name
 from ppuda_jax.runtime.memory import share_one_arena
 from ppuda_jax.training.config import TrainConfig
 from ppuda_jax.training.task import NonFiniteError

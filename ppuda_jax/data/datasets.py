@@ -8,11 +8,9 @@ images, after resizing.
 Legend: `n` images of a split, `s` image side.
 """
 
-import concurrent.futures
 import dataclasses
 import functools
 import pathlib
-import re
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -20,9 +18,10 @@ from typing import Any, Literal
 import numpy as np
 
 from ppuda_jax.data import arrays, digits, folder, tfds
+from ppuda_jax.data.decoding import channel_statistics, decode_rows
 from ppuda_jax.data.images import ImageArrays
-from ppuda_jax.data.pixels import centre_square, to_rgb
-from ppuda_jax.data.source import DatasetError, Rows, Source
+from ppuda_jax.data.names import ALIASES, full_name, parse_name
+from ppuda_jax.data.source import DatasetError, Source
 from ppuda_jax.data.spec import (
     IMAGE_SIZES,
     PUBLISHED,
@@ -31,7 +30,6 @@ from ppuda_jax.data.spec import (
     check_same_images,
     trained_spec,
 )
-from ppuda_jax.runtime.processors import processors
 
 Split = Literal["train", "val", "trainval", "test"]
 
@@ -39,11 +37,10 @@ VALIDATION_FRACTION = 0.1  # the last tenth of the training images ...
 VALIDATION_MOST = 50_000  # ... but no more than the paper takes of ImageNet's
 _RESIDENT_BYTES = 2**30  # larger training sets are streamed
 _LOADED_BYTES = 2**32  # more is not loaded at once
-_DECODE_CHUNK = 1000
 _STATISTICS_IMAGES = 10_000  # of a streamed set, evenly spread over it
 # Published evaluation: the short side to 256, then the central 224.
 _MARGIN = 256 / 224
-_TFDS_NAMES = {"imagenet": "imagenet2012"}
+_TFDS_NAMES = {known: theirs for theirs, known in ALIASES.items()}
 _UPRIGHT = ("svhn_cropped",)  # digits in colour, which a mirror spoils
 
 
@@ -185,33 +182,7 @@ class Dataset:
             pixels = self._decode("train", rows[::step])[0]
         else:
             pixels = self._part("trainval")[0][: len(rows)]
-        counts = _value_counts(pixels)
-        shares = counts / counts.sum(axis=1, keepdims=True)
-        values = np.arange(256) / 255
-        mean = shares @ values
-        std = np.sqrt(shares @ values**2 - mean**2)
-        if std.min() < 1e-3:
-            raise DatasetError(
-                f"{self.name}: the training images are of one colour (standard deviations "
-                f"{std.round(4).tolist()}); there is nothing to learn from"
-            )
-        colour = not (counts == counts[0]).all()
-        return _channels(mean), _channels(std), colour
-
-
-def _value_counts(images: np.ndarray) -> np.ndarray:
-    """How often each of 256 values occurs in uint8 [n, s, s, 3]: int64 [3, 256]; exact."""
-    counts = np.zeros((3, 256), np.int64)
-    for start in range(0, len(images), _DECODE_CHUNK):  # `bincount` makes int64 of its input
-        chunk = images[start : start + _DECODE_CHUNK]
-        for channel in range(3):
-            counts[channel] += np.bincount(chunk[..., channel].reshape(-1), minlength=256)
-    return counts
-
-
-def _channels(values: np.ndarray) -> Channels:
-    red, green, blue = (round(float(value), 6) for value in values)
-    return red, green, blue
+        return channel_statistics(pixels, self.name)
 
 
 def _check_published(published: DatasetSpec, source: Source) -> None:
@@ -226,51 +197,6 @@ def _check_published(published: DatasetSpec, source: Source) -> None:
         raise DatasetError(
             f"{published.name}: expected images of {size}x{size} pixels, received "
             f"{list(declared)}; is another dataset in this folder?"
-        )
-
-
-def decode_rows(
-    rows: Rows, indices: Sequence[int], size: int, short_side: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Decodes rows in parallel.
-
-    Args:
-        rows: of a source.
-        indices: which of them; n.
-        size: `s`.
-        short_side: of the resized picture, of which the centre is cut.
-
-    Returns:
-        Images uint8 [n, s, s, 3] and labels int32 [n].
-
-    Raises:
-        DatasetError: a file or record that is damaged or no image; it is named.
-    """
-    images = np.empty((len(indices), size, size, 3), np.uint8)
-    labels = np.empty(len(indices), np.int32)
-
-    def decode(start: int) -> None:
-        chunk = [int(index) for index in indices[start : start + _DECODE_CHUNK]]
-        for place, row in enumerate(rows.read(chunk), start):
-            where = rows.where(chunk[place - start])
-            image = to_rgb(row.picture, where)
-            check_size(image, rows, where)
-            images[place] = centre_square(image, size, short_side)
-            labels[place] = row.label
-
-    with concurrent.futures.ThreadPoolExecutor(processors()) as pool:
-        for _ in pool.map(decode, range(0, len(indices), _DECODE_CHUNK)):
-            pass  # raises what a chunk raised
-    return images, labels
-
-
-def check_size(image: np.ndarray, rows: Rows, where: str) -> None:
-    """Raises DatasetError unless an image [h, w, 3] has the size that its set declares."""
-    declared = rows.declared_size
-    if any(want not in (None, got) for want, got in zip(declared, image.shape[:2], strict=True)):
-        raise DatasetError(
-            f"{where}: the set declares images of {declared[0]}x{declared[1]} pixels, received "
-            f"{image.shape[0]}x{image.shape[1]}"
         )
 
 
@@ -309,45 +235,6 @@ def open_dataset(
     if image_size not in IMAGE_SIZES:
         raise ValueError(f"image_size must be 32 or 224, received {image_size}")
     return Dataset(name, _open(kind, place, data_dir, image_size), image_size, flip, trained)
-
-
-def parse_name(name: str) -> tuple[str, str]:
-    """Splits a name into its kind (digits, tfds, folder or npz) and what comes after it.
-
-    Raises:
-        ValueError: no name, or no path.
-    """
-    kind, colon, place = name.partition(":")
-    if colon and kind in ("folder", "npz"):
-        if not place:
-            raise ValueError(f"dataset {name!r} needs a path: {kind}:PATH")
-        return kind, place
-    if name.endswith(".npz"):
-        return "npz", name
-    if not name:
-        raise ValueError(
-            "dataset must be digits, a name of TFDS, folder:PATH or npz:PATH, received nothing"
-        )
-    if name == "digits":
-        return "digits", name
-    known = {value: key for key, value in _TFDS_NAMES.items()}
-    return "tfds", known.get(name, name)
-
-
-def full_name(name: str) -> str:
-    """A name that means the same in any folder: paths become absolute."""
-    kind, place = parse_name(name)
-    if kind in ("folder", "npz"):
-        return f"{kind}:{pathlib.Path(place).expanduser().absolute()}"
-    return place
-
-
-def short_name(name: str) -> str:
-    """A name without path or punctuation, for the names of folders and tables."""
-    kind, place = parse_name(name)
-    if kind in ("folder", "npz"):
-        return pathlib.Path(place).expanduser().absolute().stem
-    return re.sub(r"[^\w.]+", "-", place)
 
 
 @functools.lru_cache(maxsize=2)  # of training and test images, whoever asks for them

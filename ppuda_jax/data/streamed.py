@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageEnhance
 
-from ppuda_jax.data.datasets import check_size
+from ppuda_jax.data.decoding import check_size
 from ppuda_jax.data.order import ImageOrder
 from ppuda_jax.data.pixels import to_rgb
 from ppuda_jax.data.source import Rows

@@ -151,32 +151,6 @@ def test_unknown_splits_and_sizes_are_refused():
         datasets.open_dataset("digits", image_size=64)
 
 
-@pytest.mark.parametrize(
-    ("name", "full", "short"),
-    [
-        ("digits", "digits", "digits"),
-        ("imagenet2012", "imagenet", "imagenet"),
-        ("a/b:1.0.0", "a/b:1.0.0", "a-b-1.0.0"),
-        ("folder:/pets/small", "folder:/pets/small", "small"),
-        ("/x/y.npz", "npz:/x/y.npz", "y"),
-        ("npz:/x/y.npz", "npz:/x/y.npz", "y"),
-    ],
-)
-def test_names(name, full, short):
-    assert datasets.full_name(name) == full and datasets.short_name(name) == short
-
-
-def test_paths_in_names_are_made_absolute(monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    assert datasets.full_name("folder:pets") == f"folder:{tmp_path}/pets"
-
-
-@pytest.mark.parametrize("name", ["folder:", "npz:", ""])
-def test_names_without_a_place_are_refused(name):
-    with pytest.raises(ValueError, match="dataset"):
-        datasets.parse_name(name)
-
-
 def test_images_of_one_colour_are_refused(tmp_path):
     name = _npz(tmp_path / "a.npz", np.full((20, 8, 8), 7, np.uint8), np.arange(20) % 2)
     with pytest.raises(DatasetError, match="images are of one colour"):
