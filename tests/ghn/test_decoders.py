@@ -10,6 +10,7 @@ import pytest
 from ppuda_jax.ghn.config import GHNConfig
 from ppuda_jax.ghn.decoders import take_static
 from ppuda_jax.ghn.model import GHN, init_theta
+from tests.close import assert_close
 
 CONV = GHNConfig(hid=8, max_shape=(6, 6, 5, 5), num_classes=3)
 CONFIGS = {"conv": CONV, "mlp": dataclasses.replace(CONV, decoder="mlp")}
@@ -32,7 +33,7 @@ def test_rows_gathered_by_node_equal_rows_decoded_alone(name, h):
     gathered = _decoder(name, "decode_taps", h, y, x, node=node, kernel_size=(3, 3))
     alone = _decoder(name, "decode_taps", h[node], y, x)
     assert gathered.shape == (5, 6, 6)
-    np.testing.assert_allclose(gathered, alone, rtol=1e-5, atol=1e-6)
+    assert_close(gathered, alone, 1e-5)
 
 
 @pytest.mark.parametrize("name", sorted(CONFIGS))
@@ -41,20 +42,18 @@ def test_static_channels_select_from_the_full_block(name, h):
     full = _decoder(name, "decode_taps", h, zero, zero, kernel_size=(1, 1))
     out_index, in_index = [0, 1, 4, 0], [2]
     part = _decoder(name, "decode_taps", h, zero, zero, out_index, in_index, kernel_size=(1, 1))
-    np.testing.assert_allclose(part, full[:, np.array(out_index)][:, :, in_index], rtol=1e-5)
+    assert_close(part, full[:, np.array(out_index)][:, :, in_index], 1e-5)
     other = _decoder(
         name, "decode_taps", h, zero, zero, out_index, in_index, kernel_size=(1, 1), layout="io"
     )
-    np.testing.assert_allclose(other, part.swapaxes(1, 2), rtol=1e-5)
+    assert_close(other, part.swapaxes(1, 2), 1e-5)
 
 
 @pytest.mark.parametrize("name", sorted(CONFIGS))
 def test_class_kernels_can_be_cut_to_fewer_inputs(name, h):
     full = _decoder(name, "decode_class_kernel", h)
     assert full.shape == (4, 3, 6)
-    np.testing.assert_allclose(
-        _decoder(name, "decode_class_kernel", h, np.arange(2)), full[..., :2], rtol=1e-5
-    )
+    assert_close(_decoder(name, "decode_class_kernel", h, np.arange(2)), full[..., :2], 1e-5)
 
 
 def test_conv_class_kernel_is_a_dense_layer_over_the_out_channels_of_tap_zero(h):
@@ -62,7 +61,7 @@ def test_conv_class_kernel_is_a_dense_layer_over_the_out_channels_of_tap_zero(h)
     zero = np.zeros(4, np.int32)
     block = jax.nn.relu(_decoder("conv", "decode_taps", h, zero, zero, kernel_size=(1, 1)))
     expected = jnp.einsum("voi,oc->vci", block, theta["kernel"]) + theta["bias"][None, :, None]
-    np.testing.assert_allclose(_decoder("conv", "decode_class_kernel", h), expected, rtol=1e-5)
+    assert_close(_decoder("conv", "decode_class_kernel", h), expected, 1e-5)
 
 
 def test_vectors_and_class_bias(h):
@@ -70,7 +69,7 @@ def test_vectors_and_class_bias(h):
     vectors = _decoder("conv", "decode_vectors", h)
     assert vectors.shape == (4, 2, 6)
     expected = jax.nn.relu(vectors[:, 1]) @ theta["kernel"] + theta["bias"][None]
-    np.testing.assert_allclose(_decoder("conv", "decode_class_bias", h), expected, rtol=1e-5)
+    assert_close(_decoder("conv", "decode_class_bias", h), expected, 1e-5)
 
 
 def test_gradients_of_rows_have_no_scatter_of_single_elements(h):

@@ -11,6 +11,7 @@ from jax.sharding import Mesh, PartitionSpec
 from ppuda_jax.ghn import triangular
 from ppuda_jax.ghn.config import GHNConfig
 from ppuda_jax.ghn.gated_gnn import GatedGNN
+from tests.close import assert_close
 
 CONFIGS = {
     "virtual": GHNConfig(hid=8, virtual_edges=50),
@@ -107,8 +108,7 @@ def _assert_same_as_one_by_one(config, theta, state, distance, levels):
 
     run = functools.partial(jax.value_and_grad, argnums=(0, 1), has_aux=True)
     results = [jax.jit(run(fast))(theta, state), run(slow)(theta, state)]
-    for one, other in zip(*map(jax.tree.leaves, results), strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
+    assert_close(*results, 2e-5)
 
 
 @pytest.mark.parametrize("name, width", [("virtual", 1), ("virtual", 3), ("short", 2), ("real", 3)])
@@ -137,7 +137,7 @@ def test_padding_has_no_influence():
     wide_distance = np.pad(distance, (*pad[:2], (0, 30)))
     wide_state = jnp.pad(state, pad, constant_values=7.0)
     alone = run(wide_state[1:2], wide_distance[1:2], wide_levels[1:2])[:, :6]
-    np.testing.assert_allclose(alone, want, rtol=1e-5, atol=1e-6)
+    assert_close(alone, want, 1e-5)
 
 
 def test_one_trace_serves_all_lengths_and_the_loop_is_as_long_as_the_schedule():
@@ -181,8 +181,7 @@ def test_runs_in_shard_map_and_scan(monkeypatch):
         check_vma=False,
     )
     results = [jax.jit(f)(theta, state, distance, levels) for f in (gradient, mapped)]
-    for one, other in zip(*map(jax.tree.leaves, results), strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
+    assert_close(*results, 2e-5)
 
 
 def test_message_weights_follow_the_reference():

@@ -19,6 +19,7 @@ from ppuda_jax.ghn.normalization import bound_bias, bound_norm_scale, kernel_sca
 from ppuda_jax.graphs.arch_graph import ArchGraph, Binding
 from ppuda_jax.graphs.batching import Bucket, pad_graphs
 from ppuda_jax.prediction.blocks import tile_index
+from tests.close import assert_close
 from tests.ghn.networks import golden_network, golden_table, node_shape_rows, peer_network
 from tests.reference import REFERENCE, needs_reference, peer_nets
 
@@ -113,7 +114,7 @@ def test_stored_outputs_of_the_reference(name, number):
     config, theta = _golden_ghn(name)
     tensors = _predict(config, theta, golden_network(table, arrays, number))
     expected = arrays[f"{name}/net{number}/h"]
-    np.testing.assert_allclose(tensors["h"], expected, rtol=1e-4, atol=1e-5)
+    assert_close(tensors["h"], expected, 1e-5)
     rows = table["nets"][str(number)]["params"]
     for (tensor_name, *_), summary in zip(rows, arrays[f"{name}/net{number}/params"], strict=True):
         flat = tensors[tensor_name].reshape(-1)
@@ -163,5 +164,5 @@ def test_ghn2_predicts_resnet50():
     vectors = GHN(config).apply({"params": theta}, h, method=GHN.decode_vectors)
     first = record["predicted"]["bn1.weight"]
     got = np.asarray(bound_norm_scale(vectors[2, 0]))
-    np.testing.assert_allclose(got[:8], first["first"], rtol=1e-5)
+    assert_close(got[:8], np.array(first["first"]), 1e-5)
     assert np.linalg.norm(got) == pytest.approx(first["norm"], rel=1e-5)

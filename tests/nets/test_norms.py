@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ppuda_jax.nets import lowering, norms, ops, pools
+from tests.close import assert_close
 from tests.nets.forms import array
 
 
@@ -18,9 +19,8 @@ def test_batch_norm_gradient_is_autodiff_of_its_definition():
     x, scale, bias, seed = array(3, 4, 4, 5), array(5), array(5), array(3, 4, 4, 5)
     ours, pull = jax.vjp(norms.batch_norm, x, scale, bias)
     theirs, expected = jax.vjp(definition, x, scale, bias)
-    np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
-    for a, b in zip(pull(seed), expected(seed), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+    assert_close(ours, theirs, 1e-5)
+    assert_close(pull(seed), expected(seed), 1e-4)
 
 
 def test_batch_norm_switched_off_is_the_identity():
@@ -95,9 +95,8 @@ def test_norm_and_pool_in_one_equal_one_after_the_other(size, enabled):
         want, pull = jax.vjp(apart, x, scale, bias)
         got, pull_got = jax.vjp(lambda *a: norms.norm_pool(*a, enabled), x, scale, bias)
     assert (scale < 0).any() and (scale > 0).any()
-    np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-6)
-    for a, b in zip(pull_got(g), pull(g), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+    assert_close(got, want, 1e-6)
+    assert_close(pull_got(g), pull(g), 1e-5)
 
 
 def test_statistics_of_the_first_images():
