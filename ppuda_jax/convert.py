@@ -234,7 +234,14 @@ def theta_from_state_dict(config: GHNConfig, tensors: Mapping[str, np.ndarray]) 
 
 
 def state_dict_from_theta(config: GHNConfig, theta: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """The reference's tensors, as NumPy arrays, from theta.
+    """The reference's tensors from theta.
+
+    Args:
+      config: the hypernetwork.
+      theta: its parameters.
+
+    Returns:
+      float32 NumPy arrays by the name that the reference gives them.
 
     Raises:
       ValueError: naming every leaf that is missing, left over or of another shape.
@@ -264,6 +271,9 @@ def load_torch_ghn(path: str | os.PathLike[str]) -> LoadedGHN:
 
     Args:
       path: the .pt file.
+
+    Returns:
+      The hypernetwork; its metadata say what the shape of its decoders tells of the data.
 
     Raises:
       FileNotFoundError: there is no such file.
@@ -303,6 +313,10 @@ def save_torch_ghn(ghn: LoadedGHN, path: str | os.PathLike[str]) -> None:
     """Writes a checkpoint that the reference's `GHN.load` reads.
 
     The file appears only when it is complete.
+
+    Args:
+      ghn: the hypernetwork.
+      path: the .pt file; one that exists is replaced.
 
     Raises:
       ValueError: theta does not fit the config, or the reference cannot express it.

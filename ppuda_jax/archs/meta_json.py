@@ -49,7 +49,18 @@ class MetaFile:
         self.splits = _scan(path)
 
     def record(self, split: str, index: int) -> dict[str, Any]:
-        """Parses record `index` of a split."""
+        """Parses one record of a split.
+
+        Args:
+          split: name of the split.
+          index: number of the record.
+
+        Returns:
+          The record as JSON values.
+
+        Raises:
+          ValueError: the file no longer holds JSON there.
+        """
         start, end = self.splits[split].nets[index]
         return self._parse(int(start), int(end))
 

@@ -86,7 +86,14 @@ def encode_name(name: str, primitive: int) -> int:
 
 
 def decode_kind(name: str) -> str:
-    """Returns the node kind of a file's kind name: "conv_1x1" -> "conv", "fc-b" -> "bias"."""
+    """Returns the node kind of a file's kind name: "conv_1x1" -> "conv", "fc-b" -> "bias".
+
+    Args:
+      name: the kind as the file has it.
+
+    Raises:
+      ValueError: no kind has that name.
+    """
     if name in PRIMITIVES:
         return name
     if name == "fc-b":

@@ -248,6 +248,18 @@ def op_param_count(op: OpLike) -> int:
 
 @functools.lru_cache(maxsize=65536)
 def count_rows(kind: str, c_in: int, c_out: int, kernel: int, norm: bool, h_out: int) -> int:
-    """Number of trainable scalars of an operation given by the arguments of `param_rows`."""
+    """Number of trainable scalars of an operation.
+
+    Args:
+      kind: as in `param_rows`.
+      c_in: as in `param_rows`.
+      c_out: as in `param_rows`.
+      kernel: as in `param_rows`.
+      norm: as in `param_rows`.
+      h_out: as in `param_rows`.
+
+    Returns:
+      The sum of the sizes of its tensors.
+    """
     rows = param_rows(kind, c_in, c_out, kernel, norm, h_out)
     return sum(math.prod(shape) for _, _, shape, _ in rows)

@@ -87,7 +87,15 @@ def sample_arch(
 
 
 def sample_base(rng: np.random.Generator, split: str | Split = "train") -> NetConfig:
-    """Samples one network of a split at the base width, as files hold it (C = 32, fc_dim 256)."""
+    """Samples one network of a split at the base width, as files hold it (C = 32, fc_dim 256).
+
+    Args:
+      rng: generator; its state advances.
+      split: name or rules of the split.
+
+    Returns:
+      The network.
+    """
     return _draw_base(_draws(rng), get_split(split) if isinstance(split, str) else split)
 
 
@@ -108,7 +116,16 @@ def arch_at(split: str | Split, index: int, image_size: int = 32, seed: int = 0)
 
 
 def arch_rng(split: Split, index: int, seed: int = 0) -> np.random.Generator:
-    """Returns the generator of architecture `index` of a split."""
+    """Returns the generator of one architecture of a split.
+
+    Args:
+      split: rules of the split.
+      index: number of the architecture.
+      seed: see `arch_at`.
+
+    Returns:
+      A generator that depends on nothing else, so that any architecture is found at once.
+    """
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence((split.seed, seed, index))))
 
 

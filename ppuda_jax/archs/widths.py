@@ -168,5 +168,13 @@ def evaluation_width(config: NetConfig) -> int:
 
 
 def width_factor(split: Split, image_size: int) -> int:
-    """Factor on the recorded width at load time (4 or 2 for the wide split, else 1)."""
+    """Factor on the recorded width at load time.
+
+    Args:
+      split: rules of the split.
+      image_size: 32 or 224.
+
+    Returns:
+      4 or 2 for the wide split (on small and on large images), else 1.
+    """
     return split.width_factor[image_size == 224]

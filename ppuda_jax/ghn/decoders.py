@@ -33,6 +33,12 @@ def take_static(array: jax.Array, index: Index, axis: int) -> jax.Array:
       array: any shape.
       index: positions along `axis`, in any order; None for all of them.
       axis: the axis.
+
+    Returns:
+      The array with the chosen positions along `axis`.
+
+    Raises:
+      ValueError: there is no position, or one lies outside the array.
     """
     if index is None:
         return array

@@ -19,7 +19,16 @@ def uniform_fan_in(fan_in: int) -> nn.initializers.Initializer:
 
 
 def affine(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
-    """X [..., I] times kernel [I, O] plus bias [O], [..., O]; no implicit rank promotion."""
+    """An affine map of the last axis, without implicit rank promotion.
+
+    Args:
+      x: [..., I].
+      kernel: [I, O].
+      bias: [O].
+
+    Returns:
+      [..., O].
+    """
     y = jnp.einsum("...i,io->...o", x, kernel)
     return y + jnp.broadcast_to(bias, y.shape)
 

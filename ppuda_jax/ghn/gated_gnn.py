@@ -48,7 +48,15 @@ class NodeFunction(NamedTuple):
 def gru_gates(
     message_gates: jax.Array, state_gates: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Reset, update and new gates [..., D] from the two sides of a GRU, [..., 3D] each."""
+    """Gates of a GRU cell.
+
+    Args:
+      message_gates: the side of the messages, [..., 3D].
+      state_gates: the side of the old state, [..., 3D].
+
+    Returns:
+      Reset, update and new gate, [..., D] each.
+    """
     reset_m, update_m, new_m = jnp.split(message_gates, 3, axis=-1)
     reset_h, update_h, new_h = jnp.split(state_gates, 3, axis=-1)
     reset = jax.nn.sigmoid(reset_m + reset_h)
@@ -57,13 +65,30 @@ def gru_gates(
 
 
 def gru(message_gates: jax.Array, state: jax.Array, state_gates: jax.Array) -> jax.Array:
-    """New state [..., D] of a GRU cell, from both sides' gates and the old state [..., D]."""
+    """A GRU cell.
+
+    Args:
+      message_gates: the side of the messages, [..., 3D].
+      state: the old state, [..., D].
+      state_gates: its side, [..., 3D].
+
+    Returns:
+      The new state, [..., D].
+    """
     _, update, new = gru_gates(message_gates, state_gates)
     return new + update * (state - new)
 
 
 def transform(weights: NodeFunction, state: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Hidden layer [..., K*H] and output [..., K*D] of the message MLPs for states [..., D]."""
+    """What nodes send: the message MLPs, side by side.
+
+    Args:
+      weights: the node function.
+      state: states of the nodes, [..., D].
+
+    Returns:
+      Hidden layer [..., K*H] and output [..., K*D].
+    """
     hidden = nn.relu(affine(state, weights.first_kernel, weights.first_bias))
     return hidden, nn.relu(affine(hidden, weights.second_kernel, weights.second_bias))
 

@@ -93,7 +93,15 @@ class GHN(nn.Module):
         )
 
     def tap_features(self, h: jax.Array, kernel_size: tuple[int, int]) -> jax.Array:
-        """First layer of the conv decoder, for all taps: [V, D] -> [V, height * width, 4D]."""
+        """First layer of the conv decoder, for all taps.
+
+        Args:
+          h: embeddings of the nodes to decode, [V, D].
+          kernel_size: static (height, width).
+
+        Returns:
+          [V, height * width, 4D], taps row by row.
+        """
         return self.kernel_decoder.tap_features(h, kernel_size)
 
     def row_layer(self) -> tuple[jax.Array, jax.Array]:
@@ -101,11 +109,27 @@ class GHN(nn.Module):
         return self.kernel_decoder.row_layer()
 
     def output_layer(self, out_index: Index, in_index: Index) -> tuple[jax.Array, jax.Array]:
-        """Last layer of the conv decoder for static channels: [8D, I * O] and [I * O]."""
+        """Last layer of the conv decoder for static channels.
+
+        Args:
+          out_index: output channels, all if None.
+          in_index: input channels, all if None.
+
+        Returns:
+          Kernel [8D, I * O] and bias [I * O]; output channels vary fastest.
+        """
         return self.kernel_decoder.output_layer(out_index, in_index)
 
     def decode_class_kernel(self, h: jax.Array, in_index: Index = None) -> jax.Array:
-        """Kernels of classifiers, before tiling and normalisation: [V, D] -> [V, classes, I]."""
+        """Kernels of classifiers, before tiling and normalisation.
+
+        Args:
+          h: embeddings of the classifiers' nodes, [V, D].
+          in_index: static input channels to compute, all if None.
+
+        Returns:
+          [V, classes, I].
+        """
         return self.kernel_decoder.decode_class_kernel(h, in_index)
 
     def decode_class_bias(self, h: jax.Array) -> jax.Array:

@@ -153,7 +153,17 @@ class System(NamedTuple):
         senders: jax.Array,
         dtype: jax.typing.DTypeLike,
     ) -> jax.Array:
-        """Part of A between nodes [B, I] and nodes [B, J]: [B, I*fan_in, J*fan_out] of `dtype`."""
+        """The part of A between some nodes.
+
+        Args:
+          distance: see `Order`.
+          receivers: int32 [B, I].
+          senders: int32 [B, J].
+          dtype: of the result.
+
+        Returns:
+          [B, I*fan_in, J*fan_out].
+        """
 
         def between(paths: jax.Array, receiver: jax.Array, sender: jax.Array) -> jax.Array:
             receiver, sender = receiver[:, None], sender[None, :]
