@@ -151,7 +151,7 @@ def _peer(options: BenchConfig, nets: Sequence[Any], images: Any, ghn: Any) -> A
     """The reference on the same networks and images, with the same GHN; None if not asked for."""
     if options.peer is None:
         return contextlib.nullcontext()
-    from ppuda_jax.convert import config_to_torch, state_dict_from_theta
+    from ppuda_jax.convert.state_dicts import config_to_torch, state_dict_from_theta
 
     if any(net.config is None for net in nets):
         raise ValueError(f"the reference runs networks of DeepNets-1M, not {options.split}")

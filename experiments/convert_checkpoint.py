@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import jax
 
 from ppuda_jax.checkpoints import load_ghn, save_ghn
-from ppuda_jax.convert import save_torch_ghn
+from ppuda_jax.convert.files import save_torch_ghn
 from ppuda_jax.training.history import with_history
 
 

@@ -163,7 +163,7 @@ def load_ghn(name_or_path: str | os.PathLike[str]) -> LoadedGHN:
     text = os.fspath(name_or_path)
     path = pathlib.Path(text).expanduser()
     if path.suffix in (".pt", ".pth"):
-        from ppuda_jax.convert import load_torch_ghn
+        from ppuda_jax.convert.files import load_torch_ghn
 
         return load_torch_ghn(path)
     if not path.exists():

@@ -6,15 +6,14 @@ import jax
 import numpy as np
 import pytest
 
-from ppuda_jax.convert import (
+from ppuda_jax.convert.files import load_torch_ghn, save_torch_ghn
+from ppuda_jax.convert.state_dicts import (
     config_from_torch,
     config_to_torch,
-    load_torch_ghn,
-    save_torch_ghn,
     state_dict_from_theta,
-    tensor_table,
     theta_from_state_dict,
 )
+from ppuda_jax.convert.tensors import tensor_table
 from ppuda_jax.ghn.config import PRESETS, GHNConfig, ghn2_cifar10
 from ppuda_jax.ghn.loaded import LoadedGHN
 from ppuda_jax.ghn.model import init_theta

@@ -12,7 +12,8 @@ import jax
 import numpy as np
 import pytest
 
-from ppuda_jax.convert import config_from_torch, load_torch_ghn, theta_from_state_dict
+from ppuda_jax.convert.files import load_torch_ghn
+from ppuda_jax.convert.state_dicts import config_from_torch, theta_from_state_dict
 from ppuda_jax.ghn.config import GHNConfig
 from ppuda_jax.ghn.model import GHN
 from ppuda_jax.ghn.normalization import bound_bias, bound_norm_scale, kernel_scale

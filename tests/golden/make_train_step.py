@@ -20,7 +20,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
 from experiments.bench_peer import declare_vision_operators
 from ppuda_jax.archs.hdf5 import FILE_DISTANCE, SplitWriter
 from ppuda_jax.archs.plan import make_plan
-from ppuda_jax.convert import config_to_torch
+from ppuda_jax.convert.state_dicts import config_to_torch
 from ppuda_jax.graphs.from_plan import graph_from_plan
 from ppuda_jax.graphs.records import encode_nodes
 from tests.training.parity import GHN2, images_and_labels, network_configs, torch_tensors

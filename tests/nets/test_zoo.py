@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ppuda_jax.convert import load_torch_ghn
+from ppuda_jax.convert.files import load_torch_ghn
 from ppuda_jax.graphs.from_plan import graph_from_plan
 from ppuda_jax.nets.zoo import build_model
 from ppuda_jax.nets.zoo.norm import BatchNorm

@@ -6,7 +6,7 @@ import numpy as np
 
 from ppuda_jax.archs.plan import make_plan
 from ppuda_jax.archs.sampling import arch_at
-from ppuda_jax.convert import state_dict_from_theta, theta_from_state_dict
+from ppuda_jax.convert.state_dicts import state_dict_from_theta, theta_from_state_dict
 from ppuda_jax.executor.layout import Variant
 from ppuda_jax.executor.variants import variant_of
 from ppuda_jax.ghn.config import ghn2_cifar10

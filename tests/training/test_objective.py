@@ -94,7 +94,7 @@ def test_gradient_is_the_slope_of_the_loss():
 def test_logits_equal_the_reference(record, kind):
     pytest.importorskip("torch", reason="the reference's checkpoints need the torch extra")
     from ppuda_jax.archs.genotypes import NetConfig
-    from ppuda_jax.convert import load_torch_ghn
+    from ppuda_jax.convert.files import load_torch_ghn
 
     ghn = load_torch_ghn(REFERENCE / "peer" / f"{kind}_cifar10_random.pt")
     plan = make_plan(NetConfig.from_dict(record["net_args"]))

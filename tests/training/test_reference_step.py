@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ppuda_jax.archs.plan import make_plan
-from ppuda_jax.convert import state_dict_from_theta
+from ppuda_jax.convert.state_dicts import state_dict_from_theta
 from ppuda_jax.prediction.meta_batch import build_meta_batch
 from ppuda_jax.training.config import TrainConfig
 from ppuda_jax.training.objective import meta_loss

@@ -1,0 +1,1 @@
+"""Checkpoints of the PyTorch reference to and from this package's parameters."""
