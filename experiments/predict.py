@@ -14,7 +14,7 @@ import importlib
 import inspect
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -126,6 +126,11 @@ def _run(args: argparse.Namespace) -> None:
     if args.dataset or trained_spec(ghn.metadata):
         spec = spec_for(ghn.metadata, args.dataset, args.data_dir)
         size, classes = spec.image_size, spec.num_classes
+    if args.evaluate and args.image_size not in (None, size):
+        raise ValueError(
+            f"--evaluate runs the network on images of {size}x{size} pixels, received "
+            f"--image_size={args.image_size}: leave out one of the two"
+        )
     size = args.image_size or size
     apply_fn, variables, inputs = build(args.model, classes, size, args.unsupported == "init")
     start = time.perf_counter()
@@ -137,7 +142,7 @@ def _run(args: argparse.Namespace) -> None:
         from ppuda_jax.visualization import draw_graph
 
         draw_graph(graph, args.draw)
-    initial = variables["params"] if args.unsupported == "init" else None
+    initial = _params_of(variables) if args.unsupported == "init" else None
     start = time.perf_counter()
     params = predict_params(
         apply_fn,
@@ -157,7 +162,26 @@ def _run(args: argparse.Namespace) -> None:
     if args.output:
         print(f"written to {save_params(args.output, params)}")
     if args.evaluate:
-        _evaluate(args, ghn, apply_fn, {"params": params})
+        _evaluate(args, ghn, apply_fn, _with_params(variables, params))
+
+
+def _has_collections(variables: Any) -> bool:
+    """Whether parameters are one of several collections, as in Flax linen."""
+    return isinstance(variables, Mapping) and "params" in variables
+
+
+def _params_of(variables: Any) -> Any:
+    """The parameters of a network of any library."""
+    return variables["params"] if _has_collections(variables) else variables
+
+
+def _with_params(variables: Any, params: Any) -> Any:
+    """Variables with other parameters; collections that are only described are left out."""
+    if not _has_collections(variables):
+        return params
+    others = {name: value for name, value in variables.items() if name != "params"}
+    described = any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(others))
+    return {"params": params} if described else {**others, "params": params}
 
 
 def _evaluate(args: argparse.Namespace, ghn: LoadedGHN, apply_fn, variables) -> None:

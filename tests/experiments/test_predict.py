@@ -105,3 +105,75 @@ def test_mistakes_end_in_one_line(checkpoint, flags, message):
 def test_unknown_checkpoint():
     with pytest.raises(SystemExit, match="no hypernetwork 'none'"):
         predict.main([f"--model={HERE}:tiny", "--checkpoint=none"])
+
+
+def haiku_function(num_classes):
+    """Parameters are the variables, without collections; a slope that is not predicted."""
+    hk = pytest.importorskip("haiku")
+
+    def forward(x):
+        x = hk.Conv2D(8, 3, stride=4)(x)
+        slope = hk.get_parameter("slope", (8, 1, 2), init=jnp.ones)
+        return hk.Linear(num_classes)(x.mean((1, 2)) * slope.sum((1, 2)))
+
+    net = hk.without_apply_rng(hk.transform(forward))
+    images = jnp.zeros((2, 32, 32, 3))
+    return net.apply, net.init(jax.random.key(0), images), images
+
+
+def equinox_function(num_classes):
+    eqx = pytest.importorskip("equinox")
+    first, last = jax.random.split(jax.random.key(0))
+    net = eqx.nn.Sequential(
+        [
+            eqx.nn.Conv2d(3, 8, 3, stride=4, key=first),
+            eqx.nn.Lambda(lambda x: x.mean((1, 2))),
+            eqx.nn.Linear(8, num_classes, key=last),
+        ]
+    )
+    arrays, static = eqx.partition(net, eqx.is_array)
+
+    def apply(variables, images):
+        return jax.vmap(eqx.combine(variables, static))(images.transpose(0, 3, 1, 2))
+
+    return apply, arrays, jnp.zeros((2, 32, 32, 3))
+
+
+def plain_function(num_classes):
+    """A tuple of arrays."""
+
+    def apply(params, images):
+        return images.reshape(images.shape[0], -1) @ params[0] + params[1]
+
+    return (
+        apply,
+        (jnp.zeros((3072, num_classes)), jnp.zeros(num_classes)),
+        jnp.zeros((2, 32, 32, 3)),
+    )
+
+
+@pytest.mark.parametrize("factory", ["haiku_function", "equinox_function", "plain_function"])
+@pytest.mark.parametrize("policy", ["init", "error"])
+def test_variables_without_collections_are_evaluated(checkpoint, capsys, factory, policy):
+    if factory == "haiku_function":
+        policy = "init"
+    options = ["--evaluate", "--dataset=digits", "--max_images=64", f"--unsupported={policy}"]
+    with jax.numpy_rank_promotion("allow"):
+        predict.main([f"--model={HERE}:{factory}", checkpoint, *options])
+    assert "of 64 test images right" in capsys.readouterr().out
+
+
+def test_a_checkpoint_for_digits_is_evaluated_on_digits(tmp_path, capsys):
+    config = GHNConfig(hid=8)
+    metadata = {"dataset": "digits", "num_classes": 10, "image_size": 32}
+    theta = init_theta(config, jax.random.key(0))
+    save_ghn(tmp_path / "digits", LoadedGHN(config, theta, "digits", metadata))
+    options = [f"--checkpoint={tmp_path / 'digits'}", "--evaluate", "--max_images=64"]
+    predict.main([f"--model={HERE}:tiny", *options])
+    assert "digits: " in capsys.readouterr().out
+
+
+def test_images_of_another_size_than_the_network_are_refused(checkpoint):
+    options = [f"--model={HERE}:tiny", checkpoint, "--dataset=digits", "--any_image_size"]
+    with pytest.raises(SystemExit, match="images of 32x32 pixels, received --image_size=64"):
+        predict.main([*options, "--image_size=64", "--evaluate"])
