@@ -98,7 +98,8 @@ def _run(options: EvaluateConfig, counter: CompileCounter) -> str:
         compute_dtype=options.compute_dtype,
         num_devices=options.num_devices,
     )
-    _check_file_names(options.split)
+    if options.output is not None:
+        _check_file_names(options.split)
     ghn = load_ghn(options.checkpoint)
     spec = spec_for(ghn.metadata, options.dataset, options.data_dir)
     groups = {

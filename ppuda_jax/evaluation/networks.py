@@ -111,6 +111,8 @@ def choose_networks(
         raise ValueError("give num or indices, not both")
     if num is not None and num < 1:
         raise ValueError(f"num must be at least 1, received {num}")
+    if max_variants is not None and max_variants < 1:
+        raise ValueError(f"max_variants must be at least 1, received {max_variants}")
     size, wanted = _size_of(split), None if indices is None else tuple(indices)
     bad = [i for i in wanted or () if not 0 <= i < size]
     if bad:

@@ -1,5 +1,7 @@
 """Which networks a split name stands for."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -58,3 +60,30 @@ def test_networks_of_a_file(tmp_path):
         evaluation.choose_networks(f"{path}:test")
     with pytest.raises(FileNotFoundError, match="which is missing"):
         evaluation.choose_networks("nowhere.hdf5")
+
+
+def test_fewer_networks_than_asked_for_are_not_given_without_a_word():
+    with pytest.raises(
+        ValueError, match=r"\d+ have one of its 1 most .*received num=95: .*max_var"
+    ):
+        evaluation.choose_networks("wide", 95, max_variants=1)
+    some = evaluation.choose_networks("wide", indices=range(20), max_variants=1)
+    assert 0 < len(some) < 20  # all that there are
+    with pytest.raises(ValueError, match="max_variants must be at least 1, received 0"):
+        evaluation.choose_networks("wide", 1, max_variants=0)
+
+
+def test_fingerprints_tell_networks_apart_that_differ_in_anything():
+    (net,) = evaluation.choose_networks("wide", 1)
+    same = dataclasses.replace(net, config=arch_at("wide", 0))
+    assert same.fingerprint == net.fingerprint
+    config = net.config
+    others = [
+        dataclasses.replace(net, config=dataclasses.replace(config, C=config.C + 16)),
+        dataclasses.replace(net, config=dataclasses.replace(config, fc_dim=config.fc_dim + 1)),
+        dataclasses.replace(net, config=arch_at("wide", 1)),
+        dataclasses.replace(net, num_classes=100),
+        dataclasses.replace(net, image_size=224),
+        *evaluation.choose_networks("predefined"),
+    ]
+    assert len({other.fingerprint for other in [net, *others]}) == 1 + len(others)

@@ -2,8 +2,10 @@
 
 import json
 import pathlib
+import signal
 import subprocess
 import sys
+import time
 
 import jax
 import numpy as np
@@ -126,3 +128,48 @@ def test_the_command_ends_in_one_clear_line(checkpoint):
     )
     assert done.returncode != 0 and "Traceback" not in done.stderr
     assert done.stderr.strip().splitlines()[-1].startswith("ValueError: split must be one of")
+
+
+def test_two_splits_are_not_written_to_one_file(checkpoint):
+    splits = ("a/nets.hdf5:val", "b/nets.hdf5:val")
+    options = EvaluateConfig(checkpoint=checkpoint, split=splits, output="anywhere")
+    with pytest.raises(
+        ValueError, match="a/nets.hdf5:val, b/nets.hdf5:val would be written to one"
+    ):
+        evaluate.run(options)
+
+
+_COMPILING = """
+import sys, threading, time
+from absl import app
+from experiments import evaluate, flags
+from ppuda_jax.evaluation import evaluate as library
+
+def prepare(runners, images, ghn, net):
+    print("preparing", file=sys.stderr, flush=True)
+    time.sleep(60) if threading.current_thread() is not threading.main_thread() else None
+    raise AssertionError("a background thread prepares")
+
+library._prepare = prepare
+flags.define(evaluate.EvaluateConfig)
+app.run(evaluate.main)
+"""
+
+
+def test_an_interrupted_command_does_not_wait_for_compilations(checkpoint):
+    command = [sys.executable, "-c", _COMPILING, f"--checkpoint={checkpoint}", "--num_nets=2"]
+    options = ["--max_images=64", "--compilation_cache=none", "--max_variants=1"]
+    process = subprocess.Popen([*command, *options], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    try:
+        for line in process.stderr:
+            if line.startswith("preparing"):
+                break
+        time.sleep(0.5)
+        started = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        rest = process.communicate(timeout=50)[1]
+    finally:
+        process.kill()
+    assert time.monotonic() - started < 20
+    assert "the same command continues" in rest and "Traceback" not in rest
+    assert process.returncode == 130
