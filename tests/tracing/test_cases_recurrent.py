@@ -15,9 +15,11 @@ from jax import lax
 
 from ppuda_jax.tracing.api import trace_graph
 from tests.tracing.expected import (
+    Listed,
     bias,
     check,
     found,
+    gain,
     kernel,
     position,
     s,
@@ -87,6 +89,20 @@ def side_by_side(p, h, x):
     return h, h
 
 
+def peephole(p, state, x):
+    h, c = state
+    i = jax.nn.sigmoid(x @ p["wx"] + c * p["peep"])
+    c = (1 - i) * c + i * jnp.tanh(x @ p["wc"] + h @ p["wh"])
+    return (jnp.tanh(c), c), jnp.tanh(c)
+
+
+def normalised(p, h, x):
+    y = h @ p["wh"]
+    y = (y - y.mean(-1, keepdims=True)) * lax.rsqrt(y.var(-1, keepdims=True) + 1e-5)
+    h = jnp.tanh(x @ p["wx"] + y * p["g"] + p["b"])
+    return h, h
+
+
 ELMAN = {"wx": s(12, 8), "wh": s(8, 8), "b": s(8), "out": s(8, 10)}
 ZEROS = jnp.zeros((2, 8))
 ELMAN_LEAVES = {"wx": kernel(8, 12), "wh": kernel(8, 8), "b": bias(8), "out": kernel(10, 8)}
@@ -110,6 +126,19 @@ STEPS = {
         (ZEROS, ZEROS),
         LSTM,
         {"wx": kernel(32, 12), "wh": kernel(32, 8), "b": bias(32), "out": kernel(10, 8)},
+    ),
+    "peephole": (
+        peephole,
+        (ZEROS, ZEROS),
+        {"wx": s(12, 8), "wc": s(12, 8), "wh": s(8, 8), "peep": s(8), "out": s(8, 10)},
+        {"wx": kernel(8, 12), "wc": kernel(8, 12), "wh": kernel(8, 8)}
+        | {"peep": gain(8), "out": kernel(10, 8)},
+    ),
+    "normalised": (
+        normalised,
+        ZEROS,
+        ELMAN | {"g": s(8)},
+        ELMAN_LEAVES | {"g": gain(8)},
     ),
     "side by side": (
         side_by_side,
@@ -205,6 +234,43 @@ def test_a_fixed_signal_through_a_convolution():
         trace_graph(apply, params, s(2, 8, 8, 3)),
         {"k": kernel(4, 3, 3, 3), "g": kernel(4, 2, 3, 3), "out": kernel(10, 4)},
     )
+
+
+def test_learnt_frequencies_of_a_fixed_signal():
+    times = jnp.linspace(0.0, 1.0, 5)[:, None]
+
+    def apply(p, x):
+        return (x + jnp.sin(times @ p["f"]) @ p["a"]).mean(1) @ p["out"]
+
+    params = {"f": s(1, 16), "a": s(16, 12), "out": s(12, 10)}
+    check(
+        trace_graph(apply, params, X),
+        {"f": [kernel(16), Listed()], "a": kernel(12, 16), "out": kernel(10, 12)},
+    )
+
+
+def state_space(p, x, scan):
+    rate = jnp.exp(-jnp.exp(p["a"]))
+
+    def turn(h, x):
+        h = rate * h + x[:, :, None] * (x @ p["b"])[:, None, :]
+        return h, (h * (x @ p["c"])[:, None, :]).sum(-1) + p["d"] * x
+
+    h = jnp.zeros((2, 12, 4))
+    if scan:
+        y = lax.scan(turn, h, x.swapaxes(0, 1))[1][-1]
+    else:
+        for t in range(x.shape[1]):
+            h, y = turn(h, x[:, t])
+    return y @ p["out"]
+
+
+def test_a_state_space_from_zeros():
+    params = {"a": s(12, 4), "b": s(12, 4), "c": s(12, 4), "d": s(12), "out": s(12, 10)}
+    leaves = {"b": kernel(4, 12), "c": kernel(4, 12), "d": gain(12), "out": kernel(10, 12)}
+    for scan in (True, False):
+        graph = trace_graph(lambda p, x, scan=scan: state_space(p, x, scan), params, X)
+        check(graph, leaves | {"a": [gain(48), Listed()]})
 
 
 def test_fast_weights_from_zeros():

@@ -1,0 +1,76 @@
+"""Kernels that are mixed or modulated before they meet the data they are contracted with."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from ppuda_jax.tracing.api import trace_graph
+from tests.tracing.expected import Listed, check, gain, kernel, s
+
+X = s(2, 12)
+STACK = {"ws": s(3, 12, 8), "h": s(8, 10)}
+PARTS = [(kernel(8, 12),) * 3, Listed(r"^(?!.*influence)")]
+
+
+@pytest.mark.parametrize("weights", ["softmax", "sigmoid", "plain"])
+def test_kernels_mixed_by_learnt_weights(weights):
+    function = {"softmax": jax.nn.softmax, "sigmoid": jax.nn.sigmoid, "plain": lambda a: a}[weights]
+
+    def apply(p, x):
+        return jnp.tanh(x @ jnp.einsum("k,kio->io", function(p["alpha"]), p["ws"])) @ p["h"]
+
+    graph = trace_graph(apply, STACK | {"alpha": s(3)}, X)
+    check(graph, {"ws": PARTS, "alpha": Listed(r"^(?!.*influence)"), "h": kernel(10, 8)})
+
+
+def test_kernels_mixed_by_a_sum():
+    def apply(p, x):
+        mix = jax.nn.softmax(p["alpha"])
+        return jnp.tanh(x @ sum(mix[i] * p["ws"][i] for i in range(3))) @ p["h"]
+
+    graph = trace_graph(apply, STACK | {"alpha": s(3)}, X)
+    assert "pos_enc" not in graph.primitive_names
+
+
+def modulated(p, x):
+    w = p["w"][None] * (1 + x @ p["g"])[:, :, None]
+    return jnp.tanh(jnp.einsum("bi,bio->bo", x, w)) @ p["h"]
+
+
+def demodulated(p, x):
+    w = p["w"][None] * (1 + x @ p["g"])[:, :, None]
+    w = w / jnp.sqrt((w**2).sum(1, keepdims=True) + 1e-8)
+    return jnp.tanh(jnp.einsum("bi,bio->bo", x, w)) @ p["h"]
+
+
+def written_as_a_sum(p, x):
+    y = (x @ p["g"])[:, :, None] * p["w"][None]
+    return jnp.tanh(y.sum(1)) @ p["h"]
+
+
+@pytest.mark.parametrize("net", [modulated, demodulated, written_as_a_sum])
+def test_a_kernel_that_meets_data_elementwise_is_no_gain(net):
+    graph = trace_graph(net, {"w": s(12, 8), "g": s(12, 12), "h": s(8, 10)}, X)
+    check(graph, {"w": [kernel(8, 12), Listed()], "g": kernel(12, 12), "h": kernel(10, 8)})
+
+
+def test_a_gain_of_positions_and_features_is_a_gain():
+    def apply(p, x):
+        return jnp.tanh(x * p["g"]).mean(1) @ p["h"]
+
+    graph = trace_graph(apply, {"g": s(12), "h": s(12, 10)}, s(2, 5, 12))
+    check(graph, {"g": gain(12), "h": kernel(10, 12)})
+
+
+@pytest.mark.parametrize("how", ["norm", "square root", "variance"])
+def test_a_scalar_of_a_matrix_is_no_running_variance(how):
+    def apply(p, x):
+        w = p["w"]
+        scalar = {"norm": jnp.linalg.norm(w), "variance": jnp.var(w)}.get(
+            how, jnp.sqrt(abs(w[0, 0]))
+        )
+        return (x @ p["h"]) * scalar
+
+    graph = trace_graph(apply, {"w": s(12, 12), "h": s(12, 10)}, X)
+    reason = Listed(r"^(?!.*(running|influence))")
+    check(graph, {"w": [reason, gain(1)], "h": kernel(10, 12)})
