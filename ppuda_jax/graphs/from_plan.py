@@ -17,7 +17,7 @@ from ppuda_jax.archs.op_params import op_params, param_rows
 from ppuda_jax.archs.plan import Plan
 from ppuda_jax.graphs.arch_graph import ArchGraph, Binding, LazyTuple
 from ppuda_jax.primitives import PRIMITIVE_IDS
-from ppuda_jax.types import ParamSpec
+from ppuda_jax.types import ParamSpec, Role
 
 _INPUT = -1
 _NO_SHAPE = (0, 0, 0, 0)
@@ -232,6 +232,6 @@ def _primitive(kind: str, module: str, role: str) -> str:
     return role
 
 
-def _embedded_shape(shape: tuple[int, ...], role: str) -> tuple[int, ...]:
+def _embedded_shape(shape: tuple[int, ...], role: Role) -> tuple[int, ...]:
     canonical = ParamSpec((), "", shape, role).canonical_shape
     return canonical + (1,) * (4 - len(canonical))

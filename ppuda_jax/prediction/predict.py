@@ -26,7 +26,6 @@ POLICIES: tuple[Policy, ...] = ("error", "init", "skip")
 DEFAULT_GHN = "ghn2-cifar10"
 
 _CACHED_GRAPHS = 64
-_MAX_COLOURS = 4  # an image axis of more entries is no colour axis
 _LOG = logging.getLogger(__name__)
 
 
@@ -175,16 +174,12 @@ def _as_ghn(ghn: LoadedGHN | str | None) -> LoadedGHN:
 def _check_image_size(arch: ArchGraph, ghn: LoadedGHN) -> None:
     """Raises ValueError if the graph was traced with images of a size foreign to the GHN."""
     trained = ghn.metadata.get("image_size")
-    images = [] if arch.source is None else jax.tree.leaves(arch.source.inputs)
-    if trained is None or len(images) != 1 or len(images[0].shape) != 4:
-        return
-    _, first, second, last = images[0].shape
-    size = (first, second) if last <= _MAX_COLOURS else (second, last)
-    if max(size) != trained:
+    size = None if arch.source is None else arch.source.image_size
+    if trained is not None and size is not None and len(size) == 2 and max(size) != trained:
         raise ValueError(
             f"{ghn.name} was trained on images of {trained}x{trained} pixels, and the graph was "
-            f"traced with inputs of shape {images[0].shape}: trace the network with images of "
-            "that size, take another hypernetwork, or pass any_image_size=True"
+            f"traced with images of {size[0]}x{size[1]}: trace the network with images of that "
+            "size, take another hypernetwork, or pass any_image_size=True"
         )
 
 

@@ -14,16 +14,18 @@ from typing import Any
 import jax
 import jraph
 import numpy as np
+from jax.extend.core import ClosedJaxpr
 
 from ppuda_jax.graphs.arch_graph import ArchGraph
 from ppuda_jax.tracing import rules as rules
 from ppuda_jax.tracing.builder import INPUT, GraphBuilder
-from ppuda_jax.tracing.constants import constant
+from ppuda_jax.tracing.constants import constant, kind_of
+from ppuda_jax.tracing.finish import finish
 from ppuda_jax.tracing.interpreter import Interpreter
-from ppuda_jax.tracing.labels import axis_labels
+from ppuda_jax.tracing.labels import ANY, Label, Origin, count
 from ppuda_jax.tracing.params import ParamTree, is_array, is_floating, param_tree
 from ppuda_jax.tracing.patterns.sources import sources
-from ppuda_jax.tracing.values import Act, Const, Weight
+from ppuda_jax.tracing.values import Act, Const, Value, Weight
 from ppuda_jax.tracing.views import View
 
 _DATA_DEPENDENT = (
@@ -43,12 +45,15 @@ class TraceSource:
       apply_fn: the traced function.
       variables: abstract variables.
       inputs: abstract inputs.
+      image_size: height and width of the images, as the axes over which the first kernels move
+        tell; None where none does.
     """
 
     tree: ParamTree
     apply_fn: Callable[..., Any]
     variables: Any
     inputs: Any
+    image_size: tuple[int, ...] | None = None
 
     def __eq__(self, other: object) -> bool:
         return (
@@ -135,12 +140,14 @@ def trace_graph(apply_fn: Callable[..., Any], variables: Any, inputs: Any) -> Ar
             "returns the logits only, e.g. lambda v, x: net.apply(v, x)[0]."
         )
     source = TraceSource(tree, apply_fn, _skeleton(variables), _skeleton(inputs))
-    return _interpret(closed, tree, len(state), outputs[0].shape, source)
+    return _interpret(closed, tree, len(state), source)
 
 
-def _interpret(closed, tree: ParamTree, num_state: int, shape, source) -> ArchGraph:
+def _interpret(
+    closed: ClosedJaxpr, tree: ParamTree, num_state: int, source: TraceSource
+) -> ArchGraph:
     graph = GraphBuilder(tree)
-    args: list[Any] = []
+    args: list[Value] = []
     for leaf, leaf_shape in enumerate(tree.shapes):
         dtype = tree.dtypes[leaf]
         if is_floating(dtype):
@@ -153,7 +160,7 @@ def _interpret(closed, tree: ParamTree, num_state: int, shape, source) -> ArchGr
     args += [
         Const(tuple(v.aval.shape), stored=bool(v.aval.shape), state=True) for v in invars[first:end]
     ]
-    args += [Act(frozenset((INPUT,)), _input_labels(v.aval)) for v in invars[end:]]
+    args += [_input(number, v.aval) for number, v in enumerate(invars[end:])]
     consts = [constant(value) for value in closed.consts]
     tracer = Interpreter(graph)
     (output,) = tracer.run(closed.jaxpr, consts, args)
@@ -162,29 +169,43 @@ def _interpret(closed, tree: ParamTree, num_state: int, shape, source) -> ArchGr
             "the result of apply_fn does not depend on the inputs: check that the function "
             "uses its second argument."
         )
-    classes = int(shape[-1]) if len(shape) in (1, 2) else None
-    return graph.finish(sources(graph, output), classes, source)
+    if graph.image_axes is not None:
+        source = dataclasses.replace(source, image_size=graph.image_axes)
+    return finish(graph, sources(graph, output), _values_per_image(output), source)
 
 
-def _input_labels(aval):
-    shape = tuple(aval.shape)
-    whole = np.dtype(aval.dtype).kind in "iub" if hasattr(aval.dtype, "kind") else False
-    if whole and len(shape) <= 2:
-        kinds = ["b", "s0"] if len(shape) == 2 else ["s0"]
+def _values_per_image(output: Act) -> int | None:
+    """How many logits the output has for each image; None if it has more axes than that."""
+    if len(output.labels) > 2:
+        return None
+    last = output.labels[-1] if output.labels else ()
+    return 1 if {part.kind for part in last} <= {"b"} else count(last)
+
+
+def _input(number: int, aval: Any) -> Value:
+    """One of the inputs: data, or a random key, which carries none."""
+    shape, kind = tuple(aval.shape), kind_of(aval.dtype)
+    if kind == "V":
+        return Const(shape)
+    if kind in "iub" and len(shape) <= 2:
+        kinds = ["b", "s0"] if len(shape) == 2 else ["s0"] * len(shape)
     else:
-        kinds = ["b" if i == 0 and len(shape) > 1 else "?" for i in range(len(shape))]
-    return tuple(axis_labels(kind, n) for kind, n in zip(kinds, shape, strict=False))
+        kinds = ["b" if i == 0 and len(shape) > 1 else ANY for i in range(len(shape))]
+    labels = tuple(
+        (Label(kind, n, Origin(number, axis, n)),) if n > 1 else ()
+        for axis, (kind, n) in enumerate(zip(kinds, shape, strict=True))
+    )
+    return Act(frozenset((INPUT,)), labels)
 
 
 def _separate(variables: Any):
     """Splits variables into parameters and the rest, with a function that joins them."""
     if isinstance(variables, Mapping) and "params" in variables:
         others = {key: value for key, value in variables.items() if key != "params"}
-        kind = type(variables)
+        kind: Callable[[dict[str, Any]], Any] = type(variables)
 
-        def rebuild(params, rest):
-            joined = {key: params if key == "params" else rest[key] for key in variables}
-            return joined if kind is dict else kind(joined)
+        def rebuild(params: Any, rest: Mapping[str, Any]) -> Any:
+            return kind({key: params if key == "params" else rest[key] for key in variables})
 
         return variables["params"], rebuild, others
     return variables, lambda params, rest: params, {}

@@ -21,16 +21,37 @@ STACKED = "j"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Origin:
+    """The axis of an input that an axis of data was.
+
+    Attributes:
+      number: which input.
+      axis: which of its axes.
+      size: size of the axis there.
+    """
+
+    number: int
+    axis: int
+    size: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Label:
     """What a part of an axis of data means.
 
     Attributes:
       kind: "b" batch, "c" features, "s0", "s1"... space or tokens, or one of the kinds above.
       count: its size.
+      origin: the axis of the input that it is (a part of), as long as that is known.
     """
 
     kind: str
     count: int
+    origin: Origin | None = dataclasses.field(default=None, compare=False)
+
+    def part(self, size: int) -> "Label":
+        """A part of it."""
+        return Label(self.kind, size, self.origin)
 
 
 Axis = tuple[Label, ...]
@@ -68,7 +89,7 @@ def reshape_labels(labels: Labels, shape: Sequence[int]) -> Labels:
     parts = [part for axis in labels for part in axis if part.count > 1]
 
     def split(part: Label, inner: int) -> tuple[Label, Label]:
-        return Label(part.kind, part.count // inner), Label(part.kind, inner)
+        return part.part(part.count // inner), part.part(inner)
 
     groups = regroup(parts, shape, split)
     if groups is None:
@@ -89,8 +110,9 @@ def resized(axis: Axis, size: int) -> Axis:
     """The labels of an axis of which a part is taken, or that is padded."""
     if count(axis) == size:
         return axis
-    kinds = {part.kind for part in axis}
-    return axis_labels(axis[0].kind if len(kinds) == 1 else ANY, size)
+    if len({part.kind for part in axis}) == 1:
+        return (axis[0].part(size),) if size > 1 else ()
+    return axis_labels(ANY, size)
 
 
 def resized_all(labels: Labels, shape: Sequence[int]) -> Labels:

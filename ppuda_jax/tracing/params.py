@@ -64,7 +64,8 @@ class ParamTree:
           ValueError: if paths are missing or unknown.
         """
         missing = [path for path in self.paths if path not in leaves]
-        unknown = [path for path in leaves if path not in set(self.paths)]
+        known = set(self.paths)
+        unknown = [path for path in leaves if path not in known]
         if missing or unknown:
             raise ValueError(
                 "one value is needed for each parameter leaf; missing "
@@ -120,7 +121,8 @@ def param_tree(params: Any) -> tuple[ParamTree, list[Any]]:
       (its description, its array leaves in order).
     """
     flat, treedef = jax.tree_util.tree_flatten_with_path(params)
-    arrays, rest = [], []
+    arrays: list[tuple[int, Any, Any]] = []
+    rest: list[tuple[int, Any, Any]] = []
     for position, (path, leaf) in enumerate(flat):
         (arrays if is_array(leaf) else rest).append((position, path, leaf))
     names = _unique([tuple(key_name(k) for k in path) for _, path, _ in arrays])

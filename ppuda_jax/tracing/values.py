@@ -85,6 +85,14 @@ class Weight:
         """Applies a change of layout to the main view (others keep theirs)."""
         return dataclasses.replace(self, view=change(self.view))
 
+    def window(self, axis: int, start: int, count: int) -> "Weight":
+        """`View.window`."""
+        return self.map(lambda view: view.window(axis, start, count))
+
+    def row(self, axis: int, position: int) -> "Weight":
+        """One position of an axis, which goes."""
+        return self.map(lambda view: view.window(axis, position, 1).drop((axis,)))
+
     def leaves(self) -> tuple[int, ...]:
         """All leaves in the value."""
         return (self.view.leaf, *(other.view.leaf for other in self.others))
@@ -124,8 +132,7 @@ class Joined:
             size = part.shape[self.axis]
             low, high = max(start, position), min(start + count, position + size)
             if low < high:
-                offset = low - position
-                chosen.append(part.map(lambda v, o=offset, n=high - low: v.window(self.axis, o, n)))
+                chosen.append(part.window(self.axis, low - position, high - low))
             position += size
         return chosen[0] if len(chosen) == 1 else Joined(self.axis, tuple(chosen))
 
@@ -195,6 +202,11 @@ class Act:
         return label_shape(self.labels)
 
     @property
+    def is_made(self) -> bool:
+        """Whether it is made of parameters alone."""
+        return bool(self.src) and not self.from_input
+
+    @property
     def statistic(self) -> Statistic | None:
         """The state if it is a statistic (pooled or not)."""
         return self.state if isinstance(self.state, Statistic) else None
@@ -243,7 +255,7 @@ class Cell:
       shape: its shape.
     """
 
-    value: "Const | Weight | Joined | Refused | Act"
+    value: "Value"
     shape: tuple[int, ...]
 
 

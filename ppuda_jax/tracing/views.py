@@ -195,7 +195,8 @@ class View:
         if (start, count, step) == (0, size, 1):
             return self
         if count == 1:
-            kept, fixed = [], []
+            kept: list[Digit] = []
+            fixed: list[Digit] = []
             for digit in reversed(digits):
                 start, position = divmod(start, digit.count)
                 (fixed if digit.is_leaf else kept).append(digit.window(position, 1, 1))

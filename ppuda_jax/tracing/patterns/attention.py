@@ -55,7 +55,7 @@ def is_made_kernel(graph: GraphBuilder, act: Act, made: Act, contracted: Sequenc
     if graph.is_looked_up(made.src) and not act.product and not act.soft:
         graph.unbind_all(made.src, "a kernel that is looked up by data")
         return True
-    if made.from_input or not made.src or act.soft or act.product or not act.from_input:
+    if not made.is_made or act.soft or act.product or not act.from_input:
         return False
     kinds = {part.kind[0] for i in contracted for part in made.labels[i]}
     if not kinds or "c" in kinds:

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from ppuda_jax.tracing.builder import GraphBuilder
-from ppuda_jax.tracing.labels import Label, Labels
+from ppuda_jax.tracing.labels import Label, Labels, Origin
 from ppuda_jax.tracing.patterns.sources import sources
 from ppuda_jax.tracing.patterns.tokens import refuse_others
 from ppuda_jax.tracing.states import Joint
@@ -83,6 +83,15 @@ def patches(contracted: Sequence[Label], ins: Axis) -> tuple[Axis, ...] | None:
         return None
     height, width, channels = ins
     return ((channels,), (height,), (width,))
+
+
+def patched(contracted: Sequence[Label]) -> list[Origin]:
+    """The axes of the input of which a dense layer sees a part: those that patches tile."""
+    seen: dict[Origin, int] = {}
+    for part in contracted:
+        if part.origin is not None:
+            seen[part.origin] = seen.get(part.origin, 1) * part.count
+    return [origin for origin, n in seen.items() if n < origin.size]
 
 
 def columns(act: Act, ins: Axis) -> tuple[Axis, ...]:

@@ -6,6 +6,7 @@ only the use tells. Used as data they are a pool and a gain.
 
 from ppuda_jax.tracing.builder import GraphBuilder
 from ppuda_jax.tracing.values import Act, Pool, Weight
+from ppuda_jax.types import Role
 
 
 def sources(graph: GraphBuilder, act: Act) -> frozenset[int]:
@@ -32,7 +33,7 @@ def _pool_node(graph: GraphBuilder, pool: Pool) -> int:
 
 
 def _put_off(
-    graph: GraphBuilder, src: frozenset[int], weight: Weight, kind: str, role: str
+    graph: GraphBuilder, src: frozenset[int], weight: Weight, kind: str, role: Role
 ) -> frozenset[int]:
     """The node of a parameter that a statistic carries; created at the first use."""
     key = (src, weight.view, role)

@@ -194,14 +194,12 @@ def _unroll(
 def _turn(value: Value, turn: int) -> Value:
     """What a loop sees of a stacked value in one turn."""
     if isinstance(value, Weight):
-        return value.map(lambda v: v.window(0, turn, 1).drop((0,)))
+        return value.row(0, turn)
     if isinstance(value, Joined):
         if value.axis != 0:
-            return value.map(
-                value.axis - 1, lambda part: part.map(lambda v: v.window(0, turn, 1).drop((0,)))
-            )
+            return value.map(value.axis - 1, lambda part: part.row(0, turn))
         part = value.select(turn, 1)
-        return part.map(lambda v: v.drop((0,))) if isinstance(part, Weight) else part
+        return part.row(0, 0) if isinstance(part, Weight) else part
     if isinstance(value, Act):
         return value.moved(value.labels[1:])
     if isinstance(value, Const):

@@ -35,6 +35,8 @@ def conv(tracer: Interpreter, eqn: Equation, ins: list[Value]) -> Result:
     labels[out[1]] = axis_labels("c", eqn.shape[out[1]])
     for i, axis in enumerate(out[2:]):
         labels[axis] = (Label(f"s{i}", eqn.shape[axis]),)
+    moved = [axis for i in numbers.lhs_spec[2:] for axis in data.labels[int(i)][:1]]
+    tracer.graph.moved_over(label.origin for label in moved)
     if isinstance(weight, Weight):
         kind, groups = _kernel(eqn, weight)
         return convolutions.kernel(tracer.graph, data, weight, kind, groups, tuple(labels))

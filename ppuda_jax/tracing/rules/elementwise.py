@@ -1,6 +1,7 @@
 """Rules for elementwise primitives of one or two arguments."""
 
 import dataclasses
+import functools
 
 import numpy as np
 
@@ -185,7 +186,7 @@ def _before_data(eqn: Equation, first: Value, second: Value) -> Value:
         if isinstance(value, Weight) and isinstance(other, Const):
             return _beside_const(eqn, value, other)
         if isinstance(value, Joined) and isinstance(other, Const):
-            return value.map(value.axis, lambda part, c=other: _unfitted(part, c))
+            return value.map(value.axis, functools.partial(_unfitted, const=other))
     return refused(eqn.shape, (first, second), f"joined parameters meet by {eqn.name}")
 
 

@@ -27,7 +27,7 @@ def split(tracer: Interpreter, eqn: Equation, ins: list[Value]) -> Result:
     results: list[Value] = []
     for size, shape in zip(map(int, eqn.params["sizes"]), eqn.shapes, strict=True):
         if isinstance(value, Weight):
-            results.append(value.map(lambda v, s=start, n=size: v.window(axis, s, n)))
+            results.append(value.window(axis, start, size))
         elif isinstance(value, Joined):
             results.append(_part(value, axis, start, size, shape))
         elif isinstance(value, Act):
@@ -52,10 +52,9 @@ def unstack(tracer: Interpreter, eqn: Equation, ins: list[Value]) -> Result:
     for i, shape in enumerate(eqn.shapes):
         if isinstance(value, Joined):
             part = _part(value, axis, i, 1, shape)
-            whole = isinstance(part, Weight)
-            results.append(part.map(lambda v: v.drop((axis,))) if whole else part)
+            results.append(part.row(axis, 0) if isinstance(part, Weight) else part)
         elif isinstance(value, Weight):
-            results.append(value.map(lambda v, i=i: v.window(axis, i, 1).drop((axis,))))
+            results.append(value.row(axis, i))
         elif isinstance(value, Act):
             labels = (*value.labels[:axis], *value.labels[axis + 1 :])
             results.append(_apart(value.settled(), labels))

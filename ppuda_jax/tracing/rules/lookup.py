@@ -20,8 +20,7 @@ from ppuda_jax.tracing.views import REPEATED, View
 def gather(tracer: Interpreter, eqn: Equation, ins: list[Value]) -> Result:
     """Tables indexed by data (embeddings), parameters and data indexed by constants."""
     table, index = ins[0], ins[1]
-    made = isinstance(table, Act) and not table.from_input and bool(table.src)
-    if made and isinstance(index, Act) and index.from_input:
+    if isinstance(table, Act) and isinstance(index, Act) and table.is_made and index.from_input:
         reason = "multiplied with other parameters into one table"
         tracer.graph.refuse_behind(sources(tracer.graph, table), reason)
         return index.on(sources(tracer.graph, index), unknown_labels(eqn.shape))

@@ -8,8 +8,8 @@ import dataclasses
 import math
 
 from ppuda_jax.tracing.interpreter import Interpreter
+from ppuda_jax.tracing.labels import ANY, Label, Labels, axis_labels, label_shape, unknown_labels
 from ppuda_jax.tracing.labels import Axis as LabelAxis
-from ppuda_jax.tracing.labels import Label, Labels, axis_labels, label_shape, unknown_labels
 from ppuda_jax.tracing.patterns import attention, convolutions, norms
 from ppuda_jax.tracing.patterns.attention import Side, free_axes
 from ppuda_jax.tracing.patterns.sources import sources
@@ -77,6 +77,7 @@ def _dense(tracer: Interpreter, act: Act, weight: Weight | Joined, how: _Dense) 
     if not ins and not outs and groups:
         return _scaled(tracer, act, weight, how)
     contracted = [part for i in how.data[0] for part in act.labels[i]]
+    tracer.graph.moved_over(convolutions.patched(contracted))
     places = convolutions.patches(contracted, ins) or convolutions.columns(act, ins)
     kind = "sep_conv" if groups else "conv"
     canonical = ((*groups, *outs), *places)
@@ -145,7 +146,10 @@ def _as_features(axis: LabelAxis) -> LabelAxis:
 
 def _as_space(axis: LabelAxis, number: int) -> LabelAxis:
     """Axes that a kernel does not touch are positions (the first one may be the batch)."""
-    return tuple(Label(f"s{number}", part.count) if part.kind in "c?" else part for part in axis)
+    return tuple(
+        dataclasses.replace(part, kind=f"s{number}") if part.kind in ("c", ANY) else part
+        for part in axis
+    )
 
 
 def _is_signal(const: Const, weight: Weight, side: Side) -> bool:
