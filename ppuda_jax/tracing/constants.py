@@ -29,10 +29,12 @@ def constant(value: Any) -> Const:
     if not hasattr(value, "dtype"):
         value = np.asarray(value)
     kind, host = kind_of(value.dtype), isinstance(value, (np.ndarray, np.generic))
-    # An array on a device is read only where it can be an index: reading may wait for it.
-    if math.prod(shape) > _SMALL or (kind not in _WHOLE and not (host and kind == "f")):
+    if math.prod(shape) > _SMALL or kind not in {*_WHOLE, "f"}:
         return Const(shape, stored=kind == "f" and bool(shape))
-    return Const(shape, np.asarray(value), kind == "f" and math.prod(shape) > 1)
+    array = np.asarray(value)
+    # Of arrays on a device only those are kept that can be an index.
+    known = array if host or kind in _WHOLE else None
+    return Const(shape, known, kind == "f" and math.prod(shape) > 1, zero=not array.any())
 
 
 def fold(eqn: Equation, ins: Sequence[Const]) -> list[Const]:

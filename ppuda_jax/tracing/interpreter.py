@@ -152,10 +152,15 @@ class Interpreter:
 
 
 def fitted(value: Value, shape: tuple[int, ...]) -> Value:
-    """Rank-0 data beside arrays: repeated to their shape."""
-    if isinstance(value, Act) and not value.labels and shape:
-        return dataclasses.replace(value, labels=broadcast_labels((), shape, ()))
-    return value
+    """Data beside larger arrays (rank 0, or axes of size 1): repeated to their shape."""
+    if (
+        not isinstance(value, Act)
+        or value.shape == shape
+        or len(value.labels) not in (0, len(shape))
+    ):
+        return value
+    labels = broadcast_labels(value.labels, shape, range(len(value.labels)))
+    return dataclasses.replace(value, labels=labels)
 
 
 def live_equations(jaxpr: Jaxpr, used: Sequence[bool] | None) -> list[tuple[Any, list[bool]]]:

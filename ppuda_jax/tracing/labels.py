@@ -134,6 +134,11 @@ def merge_labels(first: Labels, second: Labels) -> Labels:
       ValueError: if the ranks differ; `broadcast_labels` makes them equal.
     """
     return tuple(
-        b if b and (not a or a[0].kind in (SAME, ANY) or count(a) < count(b)) else a
+        b if b and (not a or _known(a) < _known(b) or count(a) < count(b)) else a
         for a, b in zip(first, second, strict=True)
     )
+
+
+def _known(axis: Axis) -> int:
+    """How much the labels of an axis tell: nothing if it is a repetition."""
+    return {SAME: 0, ANY: 1}.get(axis[0].kind, 2)

@@ -27,6 +27,7 @@ class Const:
       stored: derived from an array that the model stores (running statistics).
       root: a square root or reciprocal was taken of a stored array, as in 1 / sqrt(variance).
       state: it is one of the variables outside the parameters.
+      zero: all its elements are zero, as in the first state of a recurrence.
     """
 
     shape: tuple[int, ...]
@@ -34,6 +35,7 @@ class Const:
     stored: bool = False
     root: bool = False
     state: bool = False
+    zero: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

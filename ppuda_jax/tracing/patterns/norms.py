@@ -7,7 +7,7 @@ nodes that the vocabulary asks for, and return the description of the result.
 import dataclasses
 
 from ppuda_jax.tracing.builder import GraphBuilder
-from ppuda_jax.tracing.labels import Labels
+from ppuda_jax.tracing.labels import SAME, Labels
 from ppuda_jax.tracing.patterns.sources import sources
 from ppuda_jax.tracing.patterns.tokens import position, refuse_others
 from ppuda_jax.tracing.states import Normalised, Plain, Scaled, Statistic
@@ -38,6 +38,13 @@ def _unproven(graph: GraphBuilder, act: Act, weight: Weight, resized: bool = Fal
     return ""
 
 
+def _outer(act: Act, weight: Weight) -> str:
+    """Why a factor is no gain: data that is repeated along its axes meets it as a kernel."""
+    varying = weight.view.varying()
+    repeated = [i for i in varying if {part.kind for part in act.labels[i]} == {SAME}]
+    return "a kernel that is multiplied element by element" if len(varying) > 1 and repeated else ""
+
+
 def _refuse(graph: GraphBuilder, weight: Weight, reason: str) -> None:
     for leaf in weight.leaves():
         graph.refuse(leaf, reason)
@@ -49,6 +56,10 @@ def scale(graph: GraphBuilder, act: Act, weight: Weight) -> Act:
         if act.statistic.scale is None:
             return act.put(dataclasses.replace(act.statistic, scale=weight))
         act = act.on(sources(graph, act))
+    reason = _unproven(graph, act, weight) or _outer(act, weight)
+    if reason:
+        _refuse(graph, weight, reason)
+        return act.put(PLAIN) if isinstance(act.state, (Normalised, Scaled)) else act
     running = [other for other in weight.others if other.event is Event.ROOT]
     for other in running:
         graph.refuse(other.view.leaf, _RUNNING_VARIANCE)
@@ -56,13 +67,11 @@ def scale(graph: GraphBuilder, act: Act, weight: Weight) -> Act:
         _forget_running_mean(graph, act)
     norm = act.state if isinstance(act.state, Normalised) else None
     batch = bool(running) or weight.rooted or (norm is not None and not norm.mixes)
-    if weight.root and not weight.others:
+    if weight.root and not weight.others and weight.view.leaf_digits:
         graph.refuse(weight.view.leaf, _RUNNING_VARIANCE)
         _forget_running_mean(graph, act)
         return act.put(Normalised(mixes=False, of=(act.src,)))
-    reason = _unproven(graph, act, weight)
-    if reason or graph.shared(weight.view) is not None:
-        _refuse(graph, weight, reason)
+    if graph.shared(weight.view) is not None:
         return act.put(PLAIN) if norm is not None else act
     node = graph.add("bn" if batch else "ln", sources(graph, act))
     graph.bind(node, "norm_scale", weight.view, (weight.view.leaf_digits,))

@@ -7,6 +7,7 @@ import numpy as np
 
 from ppuda_jax.tracing import weights
 from ppuda_jax.tracing.interpreter import Interpreter, fitted
+from ppuda_jax.tracing.labels import SAME
 from ppuda_jax.tracing.patterns import convolutions, gates, norms
 from ppuda_jax.tracing.patterns.sources import sources
 from ppuda_jax.tracing.rules.outside import contract
@@ -136,7 +137,9 @@ def _with_parameter(
         return contract(tracer, eqn, [act, weight])
     use = graph.shared(weight.view)
     if use is not None and graph.nodes[use.node].kind == "pos_enc":
-        token = tracer.data(weight, act.labels if weight.shape == act.shape else None)
+        # What is repeated beside the token does not tell what the token's axes mean.
+        told = weight.shape == act.shape and not any(p.kind == SAME for x in act.labels for p in x)
+        token = tracer.data(weight, act.labels if told else None)
         if isinstance(token, Act):
             pair = (token, act) if weight_first else (act, token)
             return gates.combine(graph, eqn, *pair)
@@ -184,6 +187,8 @@ def _before_data(eqn: Equation, first: Value, second: Value) -> Value:
         return weights.merge(eqn.name, eqn.kind, (first, second)).fit(eqn.shape)
     for value, other in ((first, second), (second, first)):
         if isinstance(value, Weight) and isinstance(other, Const):
+            if other.zero and eqn.kind is Kind.MULTIPLICATIVE and not eqn.rule.inverse:
+                return Const(eqn.shape, zero=True)
             return _beside_const(eqn, value, other)
         if isinstance(value, Joined) and isinstance(other, Const):
             return value.map(value.axis, functools.partial(_unfitted, const=other))

@@ -160,10 +160,8 @@ def _is_signal(const: Const, weight: Weight, side: Side) -> bool:
     """
     rank = len(const.shape)
     rows = math.prod(const.shape[i] for i in range(rank) if i not in side[0])
-    matrix = [axis for axis in weight.view.axes if axis]
-    whole = len(matrix) == len(weight.view.axes) == 2 and all(
-        digit.is_leaf for axis in matrix for digit in axis
-    )
+    axes = weight.view.axes
+    whole = len(axes) == 2 and all(digit.is_leaf for axis in axes for digit in axis)
     return whole and side == ((rank - 1,), ()) and rows > 1 and not const.state
 
 
@@ -207,6 +205,8 @@ def _two_parameters(
         return _with_itself(first, second, sides)
     swapped = _looks_learnt(second) > _looks_learnt(first)
     data, weight = (second, first) if swapped else (first, second)
+    if 1 in (len(first.shape), len(second.shape)) and len(eqn.shape) > 1:
+        return refused(eqn.shape, (first, second), "several kernels mixed by learnt weights")
     token = tracer.data(data)
     if not isinstance(token, Act):
         return refused(eqn.shape, (first, second), "a product of two parameters")
