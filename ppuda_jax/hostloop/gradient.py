@@ -1,0 +1,190 @@
+"""The meta-training objective and its gradient, network by network, side by side in threads.
+
+Each network of a meta-batch is predicted, run forwards with its maps kept, and walked backwards:
+every step has a pullback that recomputes inside the step alone. Gradients are added in the order of
+the networks, whichever is done first, so that a step gives the same numbers every time.
+
+Legend: `M` networks of a meta-batch, `B` images, `S` pixels of an image, `K` classes.
+"""
+
+import concurrent.futures
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ppuda_jax.hostloop.functions import StepFunctions
+from ppuda_jax.hostloop.network import Network
+from ppuda_jax.hostloop.pages import blocks_of
+from ppuda_jax.hostloop.predictor import Pages, Predictor, Theta
+from ppuda_jax.hostloop.run import calls_of_pages
+from ppuda_jax.hostloop.steps import Step, StepKey
+
+
+class Scores(NamedTuple):
+    """How one network does on a batch: float32 [] each."""
+
+    loss: jax.Array
+    accuracy: jax.Array
+
+
+class MetaGradient:
+    """Losses and gradients of meta-batches, for any networks."""
+
+    def __init__(
+        self, predictor: Predictor, functions: StepFunctions, networks_at_once: int
+    ) -> None:
+        """Prepares; compiles nothing.
+
+        Args:
+          predictor: the hypernetwork's functions.
+          functions: those of the networks' steps.
+          networks_at_once: networks that run side by side; each keeps its maps in memory.
+        """
+        self._predictor, self._functions = predictor, functions
+        self._pool = concurrent.futures.ThreadPoolExecutor(networks_at_once, "network")
+
+    def request(self, networks: Sequence[Network]) -> None:
+        """Starts to compile what these networks need and is not compiled yet."""
+        for network in networks:
+            keys = [step.key for step in network.steps]
+            self._functions.request("pages", keys)
+            self._functions.request(
+                "pullback", [key for key in reversed(keys) if not _is_plain_sum(key)]
+            )
+
+    def __call__(
+        self,
+        theta: Theta,
+        networks: Sequence[Network],
+        images: jax.Array,
+        labels: jax.Array,
+        key: jax.Array | None,
+        label_smoothing: float = 0.0,
+    ) -> tuple[jax.Array, dict[str, jax.Array], dict[str, Any]]:
+        """Mean loss of predicted networks (paper, Eq. 1) and its gradient.
+
+        Args:
+          theta: parameters of the hypernetwork.
+          networks: M networks.
+          images: [B, S, S, 3] normalised, in the dtype of the functions.
+          labels: int32 [B].
+          key: PRNG key of dropout in two-layer heads (consumed); None for none.
+          label_smoothing: as in `executor.run.mean_loss`.
+
+        Returns:
+          The loss float32 [], `loss` and `accuracy` per network [M], and the gradient of theta.
+        """
+        self.request(networks)
+        smoothing = jnp.float32(label_smoothing)
+        share = jnp.float32(1 / len(networks))
+        jobs = [
+            self._pool.submit(
+                self._one,
+                theta,
+                network,
+                images,
+                labels,
+                None if key is None else jax.random.fold_in(key, number),
+                smoothing,
+                share,
+            )
+            for number, network in enumerate(networks)
+        ]
+        score, total = jobs[0].result()
+        scores = [score]
+        for job in jobs[1:]:
+            score, gradient = job.result()
+            scores.append(score)
+            total = _add_trees(total, gradient)
+        stacked = {name: jnp.stack([getattr(s, name) for s in scores]) for name in Scores._fields}
+        return jnp.mean(stacked["loss"]), stacked, total
+
+    def _one(
+        self,
+        theta: Theta,
+        network: Network,
+        images: jax.Array,
+        labels: jax.Array,
+        key: jax.Array | None,
+        smoothing: jax.Array,
+        share: jax.Array,
+    ) -> tuple[Scores, dict[str, Any]]:
+        """Scores of one network, and the gradient of `share` times its loss."""
+        features = self._predictor.features(theta, network)
+        pages = self._predictor.decode(theta, network, features)
+        scores, gradient = self.of_pages(network, pages, images, labels, key, smoothing, share)
+        return scores, self._predictor.pullback(theta, network, features, gradient)
+
+    def of_pages(
+        self,
+        network: Network,
+        pages: Pages,
+        images: jax.Array,
+        labels: jax.Array,
+        key: jax.Array | None,
+        smoothing: jax.Array,
+        share: jax.Array,
+    ) -> tuple[Scores, Pages]:
+        """Scores of one network, and the gradient of `share` times its loss in its pages."""
+        calls = calls_of_pages(self._functions, network.steps, network.places, pages)
+        values: dict[int, jax.Array] = {0: images}
+        for call in calls:
+            maps = tuple(values[value] for value in call.step.inputs)
+            values[call.step.output] = call.function(*call.params, maps, _key_of(call.step, key))
+        output = calls[-1].step.output
+        scores, g_logits = _score(values[output], labels, smoothing, share)
+        gradient = {block: list(_zeros(group)) for block, group in pages.items()}
+        cotangents = {output: g_logits}
+        for call, place in zip(reversed(calls), reversed(network.places), strict=True):
+            step = call.step
+            g = cotangents.pop(step.output)
+            del values[step.output]
+            if _is_plain_sum(step.key):
+                g_maps: Sequence[jax.Array] = [g] * len(step.inputs)
+            else:
+                owners = list(zip(blocks_of(step.key), place.pages, strict=True))
+                written, g_maps = self._functions.get("pullback", step.key)(
+                    tuple(gradient[block][page] for block, page in owners),
+                    *call.params,
+                    tuple(values[value] for value in step.inputs),
+                    _key_of(step, key),
+                    g,
+                )
+                for (block, page), rows in zip(owners, written, strict=True):
+                    gradient[block][page] = rows
+            if not step.key.from_image:
+                for value, g_map in zip(step.inputs, g_maps, strict=True):
+                    known = cotangents.get(value)
+                    cotangents[value] = g_map if known is None else _add(known, g_map)
+        return scores, {block: tuple(group) for block, group in gradient.items()}
+
+
+def _is_plain_sum(key: StepKey) -> bool:
+    """Whether a step passes its cotangent on as it is."""
+    return key.kind == "sum" and all(len(slots) == 1 for slots in key.slots)
+
+
+def _key_of(step: Step, key: jax.Array | None) -> jax.Array | None:
+    return key if step.key.kind == "dense" and step.key.relu else None
+
+
+@jax.jit
+def _score(
+    logits: jax.Array, labels: jax.Array, smoothing: jax.Array, share: jax.Array
+) -> tuple[Scores, jax.Array]:
+    def mean_loss(logits: jax.Array) -> jax.Array:
+        targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), smoothing)
+        return jnp.mean(optax.softmax_cross_entropy(logits, targets))
+
+    loss, pull = jax.vjp(mean_loss, logits)
+    accuracy = jnp.mean((jnp.argmax(logits, axis=-1) == labels).astype(jnp.float32))
+    return Scores(loss, accuracy), pull(share.astype(loss.dtype))[0]
+
+
+_add = jax.jit(jnp.add)
+_add_trees = jax.jit(functools.partial(jax.tree.map, jnp.add), donate_argnums=0)
+_zeros = jax.jit(functools.partial(jax.tree.map, jnp.zeros_like))

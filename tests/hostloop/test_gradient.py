@@ -1,0 +1,61 @@
+"""The gradient of networks driven from the host against automatic differentiation."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ppuda_jax.executor.variants import variant_of
+from ppuda_jax.ghn.config import ghn2_cifar10
+from ppuda_jax.ghn.model import init_theta
+from ppuda_jax.hostloop.functions import Batch, StepFunctions
+from ppuda_jax.hostloop.gradient import MetaGradient
+from ppuda_jax.hostloop.network import make_network
+from ppuda_jax.hostloop.predictor import Predictor
+from ppuda_jax.prediction.meta_batch import build_meta_batch
+from ppuda_jax.training.objective import meta_loss
+from tests.networks import plan_of
+
+_IMAGES = 8
+
+
+def _plans():
+    one = "sep_conv_3x3:0 dil_conv_5x5:1 conv_7x1_1x7:2 cse:0 conv_3x3:1 skip_connect:3"
+    two = "max_pool_3x3:0 avg_pool_3x3:1 none:0 conv_1x1:2"
+    return [
+        plan_of(one, two, concat=(2, 3), n_cells=4),
+        plan_of(two, two, concat=(2, 3), n_cells=5, norm=None, fc_layers=2),
+    ]
+
+
+def _inputs():
+    keys = jax.random.split(jax.random.key(1))
+    images = jax.random.normal(keys[0], (_IMAGES, 32, 32, 3))
+    return images, jax.random.randint(keys[1], (_IMAGES,), 0, 10)
+
+
+def _meta_gradient(threads, dropout=False):
+    functions = StepFunctions(Batch(_IMAGES, dropout=dropout), 1)
+    return MetaGradient(Predictor(ghn2_cifar10()), functions, threads)
+
+
+def test_loss_and_gradient_equal_those_of_the_executor():
+    config, plans, (images, labels) = ghn2_cifar10(), _plans(), _inputs()
+    theta = init_theta(config, jax.random.key(0))
+    networks = [make_network(plan, config) for plan in plans]
+    loss, scores, gradient = _meta_gradient(2)(theta, networks, images, labels, None, 0.1)
+    variant = variant_of(plans[0])
+    batch = build_meta_batch(plans, variant)
+    objective = jax.value_and_grad(
+        lambda theta: meta_loss(config, variant, theta, batch, images, labels, None, 0.1),
+        has_aux=True,
+    )
+    (want, want_scores), want_gradient = jax.jit(objective)(theta)
+    np.testing.assert_allclose(loss, want, rtol=1e-5)
+    for name, value in scores.items():
+        np.testing.assert_allclose(value, want_scores[name], rtol=1e-4)
+    largest = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(want_gradient))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-4 * largest),
+        gradient,
+        want_gradient,
+    )
