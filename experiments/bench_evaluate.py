@@ -20,9 +20,8 @@ from typing import Any
 
 import jax
 import numpy as np
-from absl import app, logging
 
-from experiments import flags as config_flags
+from experiments import flags
 from experiments.peer import reference
 from ppuda_jax import config as config_lib
 from ppuda_jax.config import check_types, described
@@ -237,23 +236,19 @@ def report(timings: Sequence[Timing]) -> str:
     return "\n".join(lines)
 
 
-def main(argv: list[str]) -> None:
-    """Runs the script."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments {argv[1:]}; use --flag=value")
-    logging.set_verbosity(logging.ERROR)
-    try:
-        names = tuple(field.name for field in dataclasses.fields(BenchConfig))
-        options = config_flags.apply(BenchConfig(), names)
-        timings = bench(options)
-    except (ValueError, FileNotFoundError) as error:
-        sys.exit(f"{type(error).__name__}: {error}")
-    print(report(timings))
+def run(options: BenchConfig) -> str:
+    """Times; returns the report, and writes the figures where `output` says."""
+    timings = bench(options)
     if options.output is not None:
         rows = [dataclasses.asdict(timing) for timing in timings]
         config_lib.write_atomic(pathlib.Path(options.output), json.dumps(rows, indent=1) + "\n")
+    return report(timings)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the script."""
+    flags.start(BenchConfig, run, __doc__, argv)
 
 
 if __name__ == "__main__":
-    config_flags.define(BenchConfig)
-    app.run(main)
+    main()

@@ -9,68 +9,74 @@ turns. GFLOP/s count matrix products alone; the last line is one matrix product 
 convolution: the floor for all of them.
 """
 
+import dataclasses
 import platform
 import statistics
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import numpy as np
-from absl import app, flags
 
-_SIZE = flags.DEFINE_integer("size", 16, "pixels of a side")
-_CHANNELS = flags.DEFINE_integer("channels", 32, "channels")
-_BATCH = flags.DEFINE_integer("batch_size", 64, "images")
-_STRIDE = flags.DEFINE_integer("stride", 1, "1 or 2")
-_TORCH = flags.DEFINE_bool("torch", False, "time PyTorch too")
-_ROUNDS = flags.DEFINE_integer("rounds", 5, "times that each is measured")
+from experiments import flags
+from ppuda_jax.config import check_types, described
+
 _REPEATS = 6  # runs in one compiled loop
 
 Timed = Callable[[], Any]
 
 
-def main(argv: list[str]) -> None:
-    """Runs the script."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments {argv[1:]}; use --flag=value")
+@dataclasses.dataclass(frozen=True)
+class BenchConfig:
+    """What is timed; every field is a flag."""
+
+    size: int = described(16, "pixels of a side")
+    channels: int = described(32, "channels")
+    batch_size: int = described(64, "images")
+    stride: Literal[1, 2] = described(1, "of the operations")
+    torch: bool = described(False, "time PyTorch too")
+    rounds: int = described(5, "times that each is measured")
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        for name in ("size", "channels", "batch_size", "rounds"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, received {getattr(self, name)}")
+
+
+def run(options: BenchConfig) -> str:
+    """Times every instruction; returns a table."""
     import jax
 
     from ppuda_jax.executor.branches import cell_branches
 
-    print(
-        f"{jax.default_backend()} ({platform.machine()}), {_BATCH.value} images of {_SIZE.value} "
-        f"pixels, {_CHANNELS.value} channels, stride {_STRIDE.value}\n"
-    )
     columns = ["operation", "forward, ms", "backward, ms", "forward, GFLOP/s"]
-    columns += ["PyTorch, forward", "PyTorch, backward", "ratio of sums"] if _TORCH.value else []
-    print(f"| {' | '.join(columns)} |\n|---{'|---' * (len(columns) - 1)}|")
-    for branch in cell_branches(_STRIDE.value, False):
-        theirs = _torch_operation(branch.name) if _TORCH.value else None
-        timed = [*_instruction(branch), *(theirs or ())]
-        times = _by_turns(timed)
-        pixels = _BATCH.value * (_SIZE.value // _STRIDE.value) ** 2
-        rate = 2 * pixels * branch.mats * _CHANNELS.value**2 / times[0] / 1e9
-        cells = [
-            branch.name,
-            *(f"{1e3 * t:.2f}" for t in times[:2]),
-            f"{rate:.0f}" if branch.mats and branch.name != "cse" else "",
-        ]
+    columns += ["PyTorch, forward", "PyTorch, backward", "ratio of sums"] if options.torch else []
+    rows = []
+    for branch in cell_branches(options.stride, False):
+        theirs = _torch_operation(branch.name, options) if options.torch else None
+        times = _by_turns([*_instruction(branch, options), *(theirs or ())], options.rounds)
+        pixels = options.batch_size * (options.size // options.stride) ** 2
+        rate = 2 * pixels * branch.mats * options.channels**2 / times[0] / 1e9
+        cells = [branch.name, *(f"{1e3 * t:.2f}" for t in times[:2])]
+        cells.append(f"{rate:.0f}" if branch.mats and branch.name != "cse" else "")
         if theirs is not None:
-            cells += [
-                *(f"{1e3 * t:.2f}" for t in times[2:]),
-                f"{sum(times[:2]) / sum(times[2:]):.2f}",
-            ]
-        cells += [""] * (len(columns) - len(cells))
-        print(f"| {' | '.join(cells)} |", flush=True)
-    print(f"\nmatrix product: {_product_rate():.0f} GFLOP/s")
+            cells += [f"{1e3 * t:.2f}" for t in times[2:]]
+            cells.append(f"{sum(times[:2]) / sum(times[2:]):.2f}")
+        rows.append(cells + [""] * (len(columns) - len(cells)))
+    return (
+        f"{jax.default_backend()} ({platform.machine()}), {options.batch_size} images of "
+        f"{options.size} pixels, {options.channels} channels, stride {options.stride}\n\n"
+        f"{flags.table(columns, rows)}\n\nmatrix product: {_product_rate(options):.0f} GFLOP/s"
+    )
 
 
-def _by_turns(timed: list[Timed]) -> list[float]:
+def _by_turns(timed: list[Timed], count: int) -> list[float]:
     """Median seconds of each; all in turn in every round."""
     for run in timed:
         run()
     rounds: list[list[float]] = [[] for _ in timed]
-    for _ in range(_ROUNDS.value):
+    for _ in range(count):
         for run, seconds in zip(timed, rounds, strict=True):
             start = time.perf_counter()
             run()
@@ -78,7 +84,7 @@ def _by_turns(timed: list[Timed]) -> list[float]:
     return [statistics.median(seconds) for seconds in rounds]
 
 
-def _instruction(branch: Any) -> tuple[Timed, Timed]:
+def _instruction(branch: Any, options: BenchConfig) -> tuple[Timed, Timed]:
     """An instruction of the executor, forwards and backwards."""
     import jax
     import jax.numpy as jnp
@@ -87,13 +93,13 @@ def _instruction(branch: Any) -> tuple[Timed, Timed]:
     from ppuda_jax.executor.branches import pullback
 
     rng = np.random.default_rng(0)
-    size, channels = _SIZE.value, _CHANNELS.value
+    size, channels = options.size, options.channels
 
     def normal(*shape: int) -> jax.Array:
         return jnp.asarray(rng.standard_normal(shape), jnp.float32)
 
     mats, vecs = normal(branch.mats, channels, channels), normal(branch.vecs, channels)
-    inputs, gate = normal(2, _BATCH.value, size, size, channels), jnp.ones(())
+    inputs, gate = normal(2, options.batch_size, size, size, channels), jnp.ones(())
     output = jax.eval_shape(branch.apply, mats, vecs, inputs[:1], gate)
     cotangent = normal(*output.shape)
 
@@ -116,26 +122,31 @@ def _instruction(branch: Any) -> tuple[Timed, Timed]:
     )
 
 
-def _product_rate() -> float:
+def _product_rate(options: BenchConfig) -> float:
     """GFLOP/s of a product with as many operations as a 7x7 convolution."""
     import jax
     import jax.numpy as jnp
 
-    rows, inner, columns = _BATCH.value * _SIZE.value**2, 49 * _CHANNELS.value, _CHANNELS.value
+    rows, inner, columns = (
+        options.batch_size * options.size**2,
+        49 * options.channels,
+        options.channels,
+    )
     left, right = jnp.ones((rows, inner)), jnp.ones((inner, columns))
     product = jax.jit(jnp.matmul)
     (seconds,) = _by_turns(
-        [lambda: jax.block_until_ready([product(left, right) for _ in range(_REPEATS)])]
+        [lambda: jax.block_until_ready([product(left, right) for _ in range(_REPEATS)])],
+        options.rounds,
     )
     return 2 * rows * inner * columns / seconds / 1e9
 
 
-def _torch_operation(name: str) -> tuple[Timed, Timed] | None:
+def _torch_operation(name: str, options: BenchConfig) -> tuple[Timed, Timed] | None:
     """The same operation in PyTorch: forwards alone, and backwards alone; None if it has none."""
     import torch
     from torch import nn
 
-    channels, stride = _CHANNELS.value, _STRIDE.value
+    channels, stride = options.channels, options.stride
 
     def conv(height: int, width: int, steps: tuple[int, int], dilation: int = 1, groups: int = 1):
         padding = (height // 2 * dilation, width // 2 * dilation)
@@ -166,7 +177,7 @@ def _torch_operation(name: str) -> tuple[Timed, Timed] | None:
     module = make()
     if module is None:
         return None
-    x = torch.randn(_BATCH.value, channels, _SIZE.value, _SIZE.value, requires_grad=True)
+    x = torch.randn(options.batch_size, channels, options.size, options.size, requires_grad=True)
     output = module(x)
     cotangent, inputs = torch.randn_like(output), [x, *module.parameters()]
 
@@ -181,5 +192,10 @@ def _torch_operation(name: str) -> tuple[Timed, Timed] | None:
     return forwards, backwards
 
 
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the script."""
+    flags.start(BenchConfig, run, __doc__, argv)
+
+
 if __name__ == "__main__":
-    app.run(main)
+    main()

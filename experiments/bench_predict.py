@@ -5,7 +5,7 @@ included) and warm (median), milliseconds per million parameters, and the peak o
 memory above what it held before the warm predictions, in multiples of the parameters' size.
 """
 
-import argparse
+import dataclasses
 import resource
 import statistics
 import time
@@ -16,7 +16,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from experiments import flags
 from ppuda_jax.checkpoints import load_ghn
+from ppuda_jax.config import check_types, described
 from ppuda_jax.ghn.config import ghn2_cifar10, ghn2_imagenet
 from ppuda_jax.ghn.loaded import LoadedGHN
 from ppuda_jax.ghn.model import init_theta
@@ -103,30 +105,39 @@ def _timed_trace(net: nn.Module, variables: Any, images: Any) -> float:
     return time.perf_counter() - start
 
 
+@dataclasses.dataclass(frozen=True)
+class BenchConfig:
+    """What is timed; every field is a flag."""
+
+    models: tuple[str, ...] = described(
+        ("resnet50", "densenet121", "vit", "vit_b16"), f"of densenet121, {', '.join(MODELS)}"
+    )
+    checkpoint: str | None = described(
+        None, "a shipped name, a run's folder, or a .pt file; by default random weights"
+    )
+    repeats: int = described(5, "times that each is measured")
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        if self.repeats < 1:
+            raise ValueError(f"repeats must be at least 1, received {self.repeats}")
+
+
+def run(options: BenchConfig) -> str:
+    """Measures each model; returns a table."""
+    header = ["model", "nodes", "params", "trace s", "first s", "warm ms", "ms/M", "extra memory"]
+    rows = []
+    for name in options.models:
+        row = measure(name, options.checkpoint, options.repeats)
+        cells = [f"{row['trace']:.2f}", f"{row['first']:.1f}", f"{row['warm'] * 1e3:.1f}"]
+        counts = [int(row["nodes"]), int(row["params"])]
+        rows.append([name, *counts, *cells, f"{row['ms/M']:.2f}", f"{row['memory']:.1f}x"])
+    return flags.table(header, rows)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
-    """Parses the command line and prints one row a model."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--models",
-        default="resnet50,densenet121,vit,vit_b16",
-        help=f"comma-separated: densenet121, {', '.join(MODELS)}",
-    )
-    parser.add_argument("--checkpoint", help="default: random weights of the published size")
-    parser.add_argument("--repeats", type=int, default=5)
-    args = parser.parse_args(argv)
-    print(
-        f"{'model':20}{'nodes':>6}{'params':>12}{'trace s':>9}{'first s':>9}{'warm ms':>9}"
-        f"{'ms/M':>7}{'extra memory':>14}"
-    )
-    for name in args.models.split(","):
-        row = measure(name, args.checkpoint, args.repeats)
-        print(
-            f"{name:20}{row['nodes']:6.0f}{row['params']:12.0f}{row['trace']:9.2f}"
-            f"{row['first']:9.1f}{row['warm'] * 1e3:9.1f}{row['ms/M']:7.2f}{row['memory']:13.1f}x",
-            flush=True,
-        )
+    """Runs the script."""
+    flags.start(BenchConfig, run, __doc__, argv)
 
 
 if __name__ == "__main__":

@@ -15,34 +15,47 @@ import resource
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-from absl import app, flags
 
-from experiments.bench_train_tables import Row, breakdown_table, comparison, summary, table
+from experiments import flags
+from experiments.bench_train_tables import Row, breakdown_table, comparison, summary
 from experiments.peer import reference
+from ppuda_jax.config import check_types, described
 from ppuda_jax.runtime.compilation import CompileCounter, compilation_cache
 from ppuda_jax.runtime.memory import freed_memory_kept, share_one_arena
 from ppuda_jax.runtime.processors import processors
 
-_NUM_ARCHS = flags.DEFINE_integer("num_archs", 100, "never-seen architectures of the first table")
-_META_BATCH = flags.DEFINE_integer("meta_batch_size", 1, "networks per step")
-_BATCH = flags.DEFINE_integer("batch_size", 64, "images per step")
-_MODEL = flags.DEFINE_enum("model", "ghn2", ["ghn2", "ghn1", "mlp"], "hypernetwork")
-_DTYPE = flags.DEFINE_enum("compute_dtype", "float32", ["float32", "bfloat16"], "of activations")
-_MAX_VARIANTS = flags.DEFINE_integer("max_variants", None, "most frequent variants to compile")
-_PROBE = flags.DEFINE_integer("probe_archs", 512, "architectures drawn to find the variants")
-_BREAKDOWN = flags.DEFINE_integer("breakdown_archs", 20, "steps taken apart; 0 for none")
-_CACHE = flags.DEFINE_string(
-    "compilation_cache", "~/.cache/ppuda_jax/xla", "folder of compiled programs; `none` for none"
-)
-_PEER = flags.DEFINE_string("peer", None, "checkout of the reference implementation")
-_PEER_PYTHON = flags.DEFINE_string("peer_python", sys.executable, "interpreter with PyTorch")
-_PEER_ARCHS = flags.DEFINE_integer("peer_archs", 20, "architectures of the comparison")
-_BLOCK = flags.DEFINE_integer("block", 5, "steps of one implementation before the other's turn")
-_SEED = flags.DEFINE_integer("seed", 1111, "of the architectures")
-_ROWS = flags.DEFINE_string("rows", None, "JSONL file to write every step taken beside the peer to")
+
+@dataclasses.dataclass(frozen=True)
+class BenchConfig:
+    """What is timed; every field is a flag."""
+
+    num_archs: int = described(100, "never-seen architectures of the first table")
+    meta_batch_size: int = described(1, "networks per step")
+    batch_size: int = described(64, "images per step")
+    model: Literal["ghn2", "ghn1", "mlp"] = described("ghn2", "hypernetwork")
+    compute_dtype: Literal["float32", "bfloat16"] = described("float32", "of activations")
+    max_variants: int | None = described(None, "most frequent variants to compile; all by default")
+    probe_archs: int = described(512, "architectures drawn to find the variants")
+    breakdown_archs: int = described(20, "steps taken apart; 0 for none")
+    compilation_cache: str | None = described(
+        "~/.cache/ppuda_jax/xla", "folder of compiled programs, or none"
+    )
+    peer: str | None = described(None, "checkout of the reference implementation")
+    peer_python: str = described(sys.executable, "interpreter with PyTorch")
+    peer_archs: int = described(20, "architectures of the comparison")
+    block: int = described(5, "steps of one implementation before the other's turn")
+    seed: int = described(1111, "of the architectures")
+    rows: str | None = described(None, "JSONL file to write every step taken beside the peer to")
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        for name in ("num_archs", "meta_batch_size", "batch_size", "probe_archs", "block"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, received {getattr(self, name)}")
+
 
 # ---- ours ------------------------------------------------------------------------------------
 
@@ -69,7 +82,7 @@ class WarmUp:
 class Bench:
     """The training step as `ppuda_jax.training.loop` runs it, step by step."""
 
-    def __init__(self, cache: str | None, compiles: CompileCounter) -> None:
+    def __init__(self, options: BenchConfig, compiles: CompileCounter) -> None:
         from ppuda_jax import parallel
         from ppuda_jax.training.config import TrainConfig
         from ppuda_jax.training.programs import StepPrograms
@@ -79,16 +92,16 @@ class Bench:
         self.parallel = parallel
         self.settings = TrainConfig(
             dataset="digits",
-            model=_MODEL.value,
-            meta_batch_size=_META_BATCH.value,
-            batch_size=_BATCH.value,
-            compute_dtype=_DTYPE.value,
-            seed=_SEED.value,
+            model=options.model,
+            meta_batch_size=options.meta_batch_size,
+            batch_size=options.batch_size,
+            compute_dtype=options.compute_dtype,
+            seed=options.seed,
             num_devices=1,
             steps=10**6,
-            compilation_cache=cache,
+            compilation_cache=options.compilation_cache,
         )
-        self.compiles = compiles
+        self.options, self.compiles = options, compiles
         self.task = deepnets_task(self.settings)
         spec = self.task.images.spec
         self.ghn = ghn_config(self.settings, spec.image_size, spec.num_classes)
@@ -121,8 +134,8 @@ class Bench:
     def warm_up(self) -> tuple[WarmUp, frozenset]:
         """Compiles the most frequent variants, and runs each once."""
         stream = self.stream(None, 0)
-        found = stream.probe(_PROBE.value)
-        chosen = found[: _MAX_VARIANTS.value]
+        found = stream.probe(self.options.probe_archs)
+        chosen = found[: self.options.max_variants]
         examples = []
         for variant, surveys in chosen:
             arrays = stream.example(surveys)
@@ -135,7 +148,7 @@ class Bench:
         seconds = time.perf_counter() - started
         for variant, args in examples:
             self.step(variant, args[2])
-        covered = sum(len(surveys) for _, surveys in chosen) / _PROBE.value
+        covered = sum(len(surveys) for _, surveys in chosen) / self.options.probe_archs
         report = WarmUp(len(found), len(examples), covered, seconds, on_disk)
         return report, frozenset(variant for variant, _ in examples)
 
@@ -221,20 +234,26 @@ def _additions(variant: Any, programs: Any) -> Any:
 def compare(bench: Bench, groups: Sequence[Any]) -> tuple[list[float], list[Row]]:
     """Steps of both implementations on the same groups, a block of each by turns."""
     configs = [bench.task.networks.config(i) for group in groups for i in group.indices]
-    size = _META_BATCH.value
+    options = bench.options
+    size = options.meta_batch_size
     ours: list[float] = []
     theirs: list[Row] = []
     with reference(
-        "step", configs, checkout=_PEER.value, python=_PEER_PYTHON.value, batch_size=_BATCH.value
+        "step",
+        configs,
+        checkout=options.peer,
+        python=options.peer_python,
+        batch_size=options.batch_size,
     ) as peer_step:
         for k in range(min(2, len(groups))):
             peer_step(range(k * size, (k + 1) * size))  # warm-up
-        for first in range(0, len(groups), _BLOCK.value):
-            block = range(first, min(first + _BLOCK.value, len(groups)))
+        for first in range(0, len(groups), options.block):
+            block = range(first, min(first + options.block, len(groups)))
             mine = [bench.step(groups[k].variant, groups[k].arrays) for k in block]
             answers = [peer_step(range(k * size, (k + 1) * size)) for k in block]
             for k, seconds, row in zip(block, mine, answers, strict=True):
-                _save_row(groups[k], seconds, row)
+                if options.rows is not None:
+                    _save_row(options.rows, groups[k], seconds, row)
                 if "error" in row:
                     print(f"left out, the reference failed: {row['error']}", file=sys.stderr)
                 else:
@@ -243,16 +262,15 @@ def compare(bench: Bench, groups: Sequence[Any]) -> tuple[list[float], list[Row]
     return ours, theirs
 
 
-def _save_row(group: Any, seconds: float, row: Mapping[str, Any]) -> None:
-    if _ROWS.value:
-        with open(_ROWS.value, "a", encoding="utf-8") as file:
-            entry = {
-                "indices": group.indices,
-                "variant": dataclasses.asdict(group.variant),
-                "ours": seconds,
-                "reference": row,
-            }
-            file.write(json.dumps(entry) + "\n")
+def _save_row(path: str, group: Any, seconds: float, row: Mapping[str, Any]) -> None:
+    entry = {
+        "indices": group.indices,
+        "variant": dataclasses.asdict(group.variant),
+        "ours": seconds,
+        "reference": row,
+    }
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(json.dumps(entry) + "\n")
 
 
 # ---- the run ---------------------------------------------------------------------------------
@@ -270,14 +288,11 @@ def memory_line(before: int) -> str:
     return line
 
 
-def main(argv: list[str]) -> None:
-    """Runs the script."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments {argv[1:]}; use --flag=value")
+def run(options: BenchConfig) -> None:
+    """Compiles, times, and prints as it goes."""
     share_one_arena()
-    cache = None if _CACHE.value == "none" else _CACHE.value
-    with compilation_cache(cache), CompileCounter() as compiles:
-        bench = Bench(cache, compiles)
+    with compilation_cache(options.compilation_cache), CompileCounter() as compiles:
+        bench = Bench(options, compiles)
         warm_up = bench.warm_up()
         with freed_memory_kept():
             _measure(bench, *warm_up)
@@ -286,11 +301,12 @@ def main(argv: list[str]) -> None:
 def _measure(bench: Bench, warm_up: WarmUp, variants: Sequence[Any]) -> None:
     import jax
 
+    options = bench.options
     after_compiling = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(
         f"{jax.devices()[0].device_kind} ({platform.machine()}, {processors()} cores), JAX "
-        f"{jax.__version__}, {_MODEL.value}, batch {_BATCH.value}, meta-batch "
-        f"{_META_BATCH.value}, {_DTYPE.value}\n"
+        f"{jax.__version__}, {options.model}, batch {options.batch_size}, meta-batch "
+        f"{options.meta_batch_size}, {options.compute_dtype}\n"
     )
     print(
         f"warm-up: {warm_up.compiled} of {warm_up.found} variants compiled in "
@@ -298,10 +314,13 @@ def _measure(bench: Bench, warm_up: WarmUp, variants: Sequence[Any]) -> None:
         f"{warm_up.covered:.1%} of the networks\n",
         flush=True,
     )
-    stream = bench.stream(dict.fromkeys(variants, 1.0), _PROBE.value)
+    stream = bench.stream(dict.fromkeys(variants, 1.0), options.probe_archs)
     calls, seconds, builds, groups = bench.compiles.calls, [], [], []
-    kept = max(_BREAKDOWN.value, _PEER_ARCHS.value if _PEER.value else 0) // _META_BATCH.value
-    for _ in range(-(-_NUM_ARCHS.value // _META_BATCH.value)):
+    kept = (
+        max(options.breakdown_archs, options.peer_archs if options.peer else 0)
+        // options.meta_batch_size
+    )
+    for _ in range(-(-options.num_archs // options.meta_batch_size)):
         started = time.perf_counter()
         group = next(stream)
         builds.append(time.perf_counter() - started)
@@ -309,27 +328,32 @@ def _measure(bench: Bench, warm_up: WarmUp, variants: Sequence[Any]) -> None:
         if len(groups) < kept:
             groups.append(group)
     new = bench.compiles.calls - calls
-    seen = len(seconds) * _META_BATCH.value
+    seen = len(seconds) * options.meta_batch_size
     print(f"compilations over {seen} never-seen architectures: {new}\n")
     print(
-        table(
+        flags.table(
             ["s", "mean", "median", "90 %", "max"],
             [["step", *summary(seconds)], ["sampling and arrays (in workers)", *summary(builds)]],
         )
     )
     print(f"\n{memory_line(after_compiling)}", flush=True)
-    apart = groups[: -(-_BREAKDOWN.value // _META_BATCH.value)]
+    apart = groups[: -(-options.breakdown_archs // options.meta_batch_size)]
     for variant in {group.variant for group in apart}:
         example = next(group for group in apart if group.variant == variant)
         bench.take_apart(variant, example.arrays)  # compiles the predictors
     print("everything is compiled\n", flush=True)
-    if _PEER.value:
-        count = _PEER_ARCHS.value // _META_BATCH.value
+    if options.peer:
+        count = options.peer_archs // options.meta_batch_size
         print(comparison(*compare(bench, groups[:count])), flush=True)
     if apart:
         rows = [bench.take_apart(group.variant, group.arrays) for group in apart]
         print(f"\n{breakdown_table(rows)}")
 
 
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the script."""
+    flags.start(BenchConfig, run, __doc__, argv)
+
+
 if __name__ == "__main__":
-    app.run(main)
+    main()

@@ -4,17 +4,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from experiments import flags
+
 Row = Mapping[str, float]
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Formats a Markdown table; floats get three digits."""
-
-    def line(cells: Sequence[object]) -> str:
-        texts = [f"{c:.3f}" if isinstance(c, float) else str(c) for c in cells]
-        return "| " + " | ".join(texts) + " |"
-
-    return "\n".join([line(header), "|" + "---|" * len(header), *map(line, rows)])
 
 
 def summary(seconds: Sequence[float]) -> list[float]:
@@ -48,7 +40,9 @@ def comparison(ours: Sequence[float], peers: Sequence[Row]) -> str:
         "graphs in it (both implementations make or read them in other processes); the\n"
         "reference's has its networks' construction (`build`), which its loop does in each step."
     )
-    return "\n\n".join([table(head, rows), note, table(["reference, part", "mean s"], parts)])
+    return "\n\n".join(
+        [flags.table(head, rows), note, flags.table(["reference, part", "mean s"], parts)]
+    )
 
 
 def breakdown_table(rows: Sequence[Row]) -> str:
@@ -64,4 +58,4 @@ def breakdown_table(rows: Sequence[Row]) -> str:
         ["(loops alone: every instruction an addition)", mean["additions"] - mean["empty"]],
     ]
     named = [[name, seconds, f"{seconds / mean['step']:.0%}"] for name, seconds in parts]
-    return table(["part", "mean s", "share"], named)
+    return flags.table(["part", "mean s", "share"], named)

@@ -14,30 +14,38 @@ import dataclasses
 import functools
 import itertools
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from absl import app, flags
+
+from experiments import flags
+from ppuda_jax.config import check_types, described
 
 _LOGITS, _GRADIENTS = 1e-5, 1e-4
 
 
-def _define_flags() -> None:
-    flags.DEFINE_integer("num_archs", 200, "architectures to compare")
-    flags.DEFINE_integer("max_variants", 6, "executor variants to compile")
-    flags.DEFINE_integer("width", 32, "channels of the first stage of every network")
-    flags.DEFINE_integer("batch_size", 2, "images")
-    flags.DEFINE_bool("float64", True, "compute in double precision")
+@dataclasses.dataclass(frozen=True)
+class CheckConfig:
+    """What is compared; every field is a flag."""
+
+    num_archs: int = described(200, "architectures to compare")
+    max_variants: int = described(6, "executor variants to compile")
+    width: int = described(32, "channels of the first stage of every network")
+    batch_size: int = described(2, "images")
+    float64: bool = described(True, "compute in double precision")
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        for name in ("num_archs", "max_variants", "width", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, received {getattr(self, name)}")
 
 
-def main(argv: list[str]) -> None:
-    """Runs the script."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments {argv[1:]}; use --flag=value")
+def run(values: CheckConfig) -> None:
+    """Compares, prints what was found, and exits with 1 at a deviation."""
     import jax
 
-    values = flags.FLAGS
     jax.config.update("jax_enable_x64", values.float64)
     chosen = choose(values.num_archs, values.max_variants, values.width)
     counts: collections.Counter[str] = collections.Counter()
@@ -185,6 +193,10 @@ def deviation(ours: list[np.ndarray], expected: list[np.ndarray]) -> float:
     return float(np.max([np.abs(a - b).max() for a, b in pairs])) / scale
 
 
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the script."""
+    flags.start(CheckConfig, run, __doc__, argv)
+
+
 if __name__ == "__main__":
-    _define_flags()
-    app.run(main)
+    main()

@@ -8,42 +8,47 @@ shipped name. The suffix of the target decides its format. A run's folder leaves
 length and its learning curve in the metadata of the folder that is written.
 """
 
-import argparse
+import dataclasses
 import pathlib
 from collections.abc import Sequence
 
 import jax
 
+from experiments import flags
 from ppuda_jax.checkpoints import load_ghn, save_ghn
+from ppuda_jax.config import check_types, described
 from ppuda_jax.convert.files import save_torch_ghn
 from ppuda_jax.training.history import with_history
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Parses the command line, converts and prints what was written.
+@dataclasses.dataclass(frozen=True)
+class ConvertConfig:
+    """The two files."""
 
-    Raises:
-      SystemExit: the source cannot be read or the target exists.
-    """
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("source", help=".pt file, folder, training run or shipped name")
-    parser.add_argument("target", help=".pt file to write, else a folder")
-    args = parser.parse_args(argv)
-    target = pathlib.Path(args.target)
+    source: str = described(dataclasses.MISSING, ".pt file, folder, training run or shipped name")
+    target: str = described(dataclasses.MISSING, ".pt file to write, else a folder")
+
+    def __post_init__(self) -> None:
+        check_types(self)
+
+
+def run(options: ConvertConfig) -> str:
+    """Converts; returns what was written."""
+    target = pathlib.Path(options.target)
     if target.exists():
-        parser.error(f"{target} exists already: choose another name or remove it")
-    try:
-        ghn = with_history(load_ghn(args.source))
-        if target.suffix in (".pt", ".pth"):
-            save_torch_ghn(ghn, target)
-        else:
-            save_ghn(target, ghn)
-    except (ValueError, FileNotFoundError, ImportError) as error:
-        parser.error(str(error))
+        raise FileExistsError(f"{target} exists already: choose another name or remove it")
+    ghn = with_history(load_ghn(options.source))
+    if target.suffix in (".pt", ".pth"):
+        save_torch_ghn(ghn, target)
+    else:
+        save_ghn(target, ghn)
     size = sum(leaf.size for leaf in jax.tree.leaves(dict(ghn.theta)))
-    print(f"wrote {target}: {size:,} parameters, {ghn.config}")
+    return f"wrote {target}: {size:,} parameters, {ghn.config}"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the script."""
+    flags.start(ConvertConfig, run, __doc__, argv, positional=("source", "target"))
 
 
 if __name__ == "__main__":

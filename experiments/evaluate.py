@@ -10,16 +10,13 @@ interrupted evaluation continues.
 
 import dataclasses
 import json
-import os
 import pathlib
 import re
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from absl import app, logging
-
-from experiments import flags as config_flags
+from experiments import flags
 from ppuda_jax.config import check_types, described
 from ppuda_jax.data.spec import DatasetSpec
 from ppuda_jax.runtime.compilation import CompileCounter, compilation_cache
@@ -57,23 +54,6 @@ class EvaluateConfig:
 
     def __post_init__(self) -> None:
         check_types(self)
-
-
-def main(argv: list[str]) -> None:
-    """Runs the script."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments {argv[1:]}; use --flag=value")
-    logging.set_verbosity(logging.ERROR)
-    try:
-        names = tuple(field.name for field in dataclasses.fields(EvaluateConfig))
-        print(run(config_flags.apply(EvaluateConfig(), names)))
-    except (ValueError, FileNotFoundError) as error:
-        sys.exit(f"{type(error).__name__}: {error}")
-    except KeyboardInterrupt:
-        print("interrupted; with --output, the same command continues", file=sys.stderr)
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(130)  # threads that compile cannot be stopped, and nobody should wait for them
 
 
 def run(options: EvaluateConfig) -> str:
@@ -351,6 +331,10 @@ def _write(output: str, groups: Mapping[str, Sequence]) -> None:
     config.write_atomic(folder / "summary.json", json.dumps(summaries, indent=1) + "\n")
 
 
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the script."""
+    flags.start(EvaluateConfig, run, __doc__, argv)
+
+
 if __name__ == "__main__":
-    config_flags.define(EvaluateConfig)
-    app.run(main)
+    main()

@@ -1,22 +1,34 @@
-"""Command-line flags generated from a configuration dataclass: `--field=value`."""
+"""The command line of every script: flags from a configuration dataclass, one main, one table.
+
+A script has a frozen dataclass whose fields are its flags, a function that takes it, and
+
+    def main(argv: Sequence[str] | None = None) -> None:
+        flags.start(Config, run, __doc__, argv)
+"""
 
 import dataclasses
-from typing import TypeVar
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NoReturn, TypeVar
 
 from absl import flags
 
 from ppuda_jax import config as config_lib
+from ppuda_jax.runtime.logs import quiet_libraries
 
 T = TypeVar("T")
 
+USER_ERRORS = (ValueError, FileNotFoundError, FileExistsError, ImportError)
+"""What a script reports in one line; anything else is a fault of ours and keeps its traceback."""
+
+_USAGE, _INTERRUPTED = 2, 130
+
 
 def define(
-    cls: type,
-    *,
-    exclude: tuple[str, ...] = (),
-    flag_values: flags.FlagValues = flags.FLAGS,
+    cls: type, *, exclude: Sequence[str] = (), flag_values: flags.FlagValues
 ) -> tuple[str, ...]:
-    """Defines one absl flag per field of `cls` in `flag_values`; returns their names.
+    """Defines one flag per field of `cls`; returns their names.
 
     A flag that is not given stays `None`, so that `apply` changes only what the user asked for.
     The help text is the field's `metadata["help"]`. Boolean fields are `--field` and `--nofield`.
@@ -27,19 +39,136 @@ def define(
         if field.name in exclude or field.name not in hints:
             continue
         text = field.metadata.get("help", "")
-        default = "" if field.default is dataclasses.MISSING else f" (default: {field.default})"
-        define_flag = flags.DEFINE_bool if hints[field.name] is bool else flags.DEFINE_string
-        define_flag(field.name, None, f"{text}{default}", flag_values=flag_values)
+        choices = config_lib.choices(hints[field.name])
+        if choices:
+            text += f"; one of {', '.join(map(str, choices))}"
+        if field.default is not dataclasses.MISSING and field.default is not None:
+            text += f" (default: {_shown(field.default)})"
+        switch = hints[field.name] in (bool, bool | None)
+        define_flag = flags.DEFINE_bool if switch else flags.DEFINE_string
+        define_flag(field.name, None, text, flag_values=flag_values)
         names.append(field.name)
     return tuple(names)
 
 
-def apply(config: T, names: tuple[str, ...], flag_values: flags.FlagValues = flags.FLAGS) -> T:
+def _shown(default: Any) -> str:
+    return ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
+
+
+def apply(config: T, names: Sequence[str], flag_values: flags.FlagValues) -> T:
     """Returns `config` with every given flag applied, parsed by its field's type.
 
     Raises:
-        ValueError: a value that does not parse, or an invalid combination.
+      ValueError: a value that does not parse, or an invalid combination.
     """
+    return config_lib.override(config, _given(names, flag_values))
+
+
+def _given(names: Sequence[str], flag_values: flags.FlagValues) -> dict[str, str]:
     values = {name: flag_values[name].value for name in names}
-    given = {name: value for name, value in values.items() if value is not None}
-    return config_lib.override(config, given)
+    return {name: str(value) for name, value in values.items() if value is not None}
+
+
+def start(
+    cls: type[T],
+    function: Callable[[T], Any],
+    doc: str | None,
+    argv: Sequence[str] | None = None,
+    *,
+    base: Callable[[Mapping[str, str]], T] | None = None,
+    positional: Sequence[str] = (),
+    errors: tuple[type[Exception], ...] = (),
+) -> None:
+    """Runs a script: parses the command line and calls its function.
+
+    Args:
+      cls: the script's configuration; its fields are the flags.
+      function: takes the configuration; a text that it returns is printed.
+      doc: what `--help` prints above the flags.
+      argv: arguments instead of the process's.
+      base: makes the configuration that flags are applied to from the flags that are given.
+      positional: fields that are arguments without a name.
+      errors: exceptions that are the user's, besides `USER_ERRORS`.
+
+    Raises:
+      SystemExit: 0 after `--help`; 1 with one line for what is wrong; 2 for flags that do not exist
+        or do not parse.
+    """
+    values = flags.FlagValues()
+    names = define(cls, exclude=positional, flag_values=values)
+    flags.DEFINE_bool("help", False, "show this text", short_name="h", flag_values=values)
+    program = os.path.basename(sys.argv[0])
+    try:
+        rest = values([program, *(sys.argv[1:] if argv is None else argv)])[1:]
+    except flags.Error as error:
+        _fail(f"{error}; --help lists the flags")
+    if values["help"].value:
+        print(_help(doc, cls, values, positional))
+        return
+    if len(rest) > len(positional):
+        _fail(f"unexpected arguments {rest[len(positional) :]}; use --flag=value")
+    if len(rest) < len(positional):
+        _fail(f"missing arguments {list(positional[len(rest) :])}")
+    given = _given(names, values) | dict(zip(positional, rest, strict=True))
+    try:
+        config = config_lib.override(base(given), given) if base else _built(cls, given)
+        with quiet_libraries():
+            text = function(config)
+    except (*USER_ERRORS, *errors) as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(_INTERRUPTED)  # threads that compile cannot be stopped, nor should be waited for
+    if text is not None:
+        print(text)
+
+
+def _built(cls: type[T], given: Mapping[str, str]) -> T:
+    """The configuration from flags alone; fields without a default must be among them."""
+    hints = config_lib.field_types(cls)
+    parsed = {
+        name: config_lib.parse_text(text, hints[name], f"{cls.__name__}.{name}")
+        for name, text in given.items()
+    }
+    return config_lib.from_dict(cls, parsed)
+
+
+def _fail(message: str) -> NoReturn:
+    print(message, file=sys.stderr)
+    raise SystemExit(_USAGE)
+
+
+def _help(doc: str | None, cls: type, values: flags.FlagValues, positional: Sequence[str]) -> str:
+    texts = {field.name: field.metadata.get("help", "") for field in dataclasses.fields(cls)}
+    lines = [doc.strip() if doc else "", ""]
+    lines += [f"  {name.upper()}: {texts[name]}" for name in positional]
+    return "\n".join([*lines, values.get_help().strip()])
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Formats a Markdown table whose columns line up; floats get three digits.
+
+    Args:
+      header: names of the columns.
+      rows: their cells; None is an empty one.
+    """
+    texts = [[_cell(cell) for cell in row] for row in (header, *rows)]
+    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+
+    def line(cells: Sequence[str]) -> str:
+        first, *rest = (
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        )
+        return "| " + " | ".join([first, *rest]) + " |"
+
+    rule = "|".join("-" * (width + 2) for width in widths)
+    return "\n".join([line(texts[0]), f"|{rule}|", *map(line, texts[1:])])
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    return f"{value:.3f}" if isinstance(value, float) else str(value)

@@ -5,19 +5,21 @@ or to hand it to the reference implementation. The graphs hold virtual edges up 
 as the published files do.
 """
 
+import dataclasses
 import itertools
 import multiprocessing
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
 import numpy as np
-from absl import app, flags
 from tqdm import tqdm
 
+from experiments import flags
 from ppuda_jax.archs.hdf5 import SplitWriter
 from ppuda_jax.archs.splits import SPLITS, get_split
+from ppuda_jax.config import check_types, described
 from ppuda_jax.graphs.records import EncodedNet, encode_arch
 from ppuda_jax.runtime.processors import processors
 
@@ -46,27 +48,33 @@ class SplitReport(NamedTuple):
     nodes_std: float
 
 
-def define_flags() -> None:
-    """Defines the command's flags."""
-    known = ", ".join(SPLITS)
-    flags.DEFINE_list("split", ["train"], f"Of {known}; 'eval' for the six of its file.")
-    flags.DEFINE_integer("num_nets", None, "Networks per split (default: as published).")
-    flags.DEFINE_string("output", None, "HDF5 file to write; the JSON file lies beside it.")
-    flags.DEFINE_integer("processes", None, "Worker processes (default: one per core).")
-    flags.DEFINE_integer("seed", 0, "Another sequence of architectures for each seed.")
-    flags.DEFINE_bool("overwrite", False, "Replace existing files.")
+@dataclasses.dataclass(frozen=True)
+class GenerateConfig:
+    """What is written; every field is a flag."""
+
+    split: tuple[str, ...] = described(
+        ("train",), f"of {', '.join(SPLITS)}; eval for the six of its file"
+    )
+    num_nets: int | None = described(None, "networks per split; by default as published")
+    output: str | None = described(None, "HDF5 file to write; the JSON file lies beside it")
+    processes: int | None = described(None, "worker processes; by default one per core")
+    seed: int = described(0, "another sequence of architectures for each seed")
+    overwrite: bool = described(False, "replace existing files")
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        if self.processes is not None and self.processes < 1:
+            raise ValueError(f"processes must be at least 1, received {self.processes}")
 
 
-def main(argv: list[str]) -> None:
-    """Writes the splits and prints a table."""
-    if len(argv) > 1:
-        raise app.UsageError(f"flags have the form --name=value, received {argv[1:]}.")
-    given = flags.FLAGS
-    names = EVAL_SPLITS if given.split == ["eval"] else tuple(given.split)
-    output = given.output or f"deepnets1m_{'eval' if len(names) > 1 else names[0]}.hdf5"
-    reports = generate(names, given.num_nets, output, given.processes, given.seed, given.overwrite)
-    print(table(reports, given.processes or processors()))
-    print(f"written: {output}")
+def run(options: GenerateConfig) -> str:
+    """Writes the splits; returns a table."""
+    names = EVAL_SPLITS if options.split == ("eval",) else options.split
+    output = options.output or f"deepnets1m_{'eval' if len(names) > 1 else names[0]}.hdf5"
+    reports = generate(
+        names, options.num_nets, output, options.processes, options.seed, options.overwrite
+    )
+    return f"{table(reports, options.processes or processors())}\nwritten: {output}"
 
 
 def generate(
@@ -152,20 +160,20 @@ def _encoded(split: str, wanted: int, processes: int, seed: int) -> Iterator[Enc
 
 def table(reports: list[SplitReport], processes: int) -> str:
     """Formats the reports as a table."""
-    lines = [
-        "| split | networks | repeats left out | nodes | seconds | nets/s | nets/s/process |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    header = ["split", "networks", "repeats left out", "nodes", "seconds", "nets/s"]
+    rows = []
     for report in reports:
         rate = report.nets / report.seconds
-        lines.append(
-            f"| {report.split} | {report.nets} | {report.repeats} | {report.nodes_mean:.1f} ± "
-            f"{report.nodes_std:.1f} | {report.seconds:.1f} | {rate:.0f} | "
-            f"{rate / processes:.0f} |"
-        )
-    return "\n".join(lines)
+        nodes = f"{report.nodes_mean:.1f} ± {report.nodes_std:.1f}"
+        row = [report.split, report.nets, report.repeats, nodes, f"{report.seconds:.1f}"]
+        rows.append([*row, f"{rate:.0f}", f"{rate / processes:.0f}"])
+    return flags.table([*header, "nets/s/process"], rows)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the script."""
+    flags.start(GenerateConfig, run, __doc__, argv)
 
 
 if __name__ == "__main__":
-    define_flags()
-    app.run(main)
+    main()

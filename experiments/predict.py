@@ -1,27 +1,27 @@
 """Predicts the parameters of a network: `python -m experiments.predict --model=resnet50`.
 
-`--model` is a name of the zoo (resnet18, resnet34, resnet50, resnet101, wide_resnet50_2,
-wide_resnet28_10, vit, vit_b16, darts) or `package.module:factory`. A factory may take
-`num_classes` and `image_size` and returns a Flax module, or (apply_fn, variables, inputs).
+`--model` is a name of the zoo or `package.module:factory`. A factory may take `num_classes` and
+`image_size` and returns a Flax module, or (apply_fn, variables, inputs).
 
     python -m experiments.predict --model=resnet50 --checkpoint=my_ghn --output=resnet50_params
     python -m experiments.predict --model=vit --output=vit.safetensors --evaluate --dataset=cifar10
 """
 
-import argparse
+import dataclasses
 import functools
 import importlib
 import inspect
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 
+from experiments import flags
 from ppuda_jax.calibration import calibrate
 from ppuda_jax.checkpoints import load_ghn
+from ppuda_jax.config import check_types, described
 from ppuda_jax.data.datasets import dataset_of, spec_for
 from ppuda_jax.data.images import normalise
 from ppuda_jax.data.spec import trained_spec
@@ -77,50 +77,36 @@ def build(
     return built.apply, init(jax.random.key(0), given), images
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+@dataclasses.dataclass(frozen=True)
+class PredictConfig:
+    """What is predicted; every field is a flag."""
+
+    model: str = described("resnet50", f"package.module:factory, or one of {', '.join(MODELS)}")
+    checkpoint: str = described("ghn2-cifar10", "a shipped name, a run's folder, or a .pt file")
+    output: str | None = described(None, "orbax folder or .safetensors file to write")
+    image_size: int | None = described(None, "pixels per side; by default those of the dataset")
+    any_image_size: bool = described(False, "accept a size that the checkpoint was not made for")
+    unsupported: Literal["error", "init", "skip"] = described(
+        "error", "what is done with leaves that cannot be predicted"
     )
-    parser.add_argument("--model", default="resnet50")
-    parser.add_argument("--checkpoint", default="ghn2-cifar10", help="name, folder or .pt file")
-    parser.add_argument("--output", help="orbax folder or .safetensors file to write")
-    parser.add_argument("--image_size", type=int, help="default: that of the dataset")
-    parser.add_argument(
-        "--any_image_size",
-        action="store_true",
-        help="accept another size than the checkpoint was trained for",
+    describe: bool = described(False, "print the graph's nodes")
+    draw: str | None = described(None, "file for a picture of the graph")
+    evaluate: bool = described(False, "print the accuracy on the test images")
+    dataset: str | None = described(None, "images; by default those that the checkpoint is for")
+    data_dir: str | None = described(None, "TFDS folder with the prepared dataset")
+    max_images: int | None = described(None, "only the first test images")
+    calibrate: int = described(
+        0, "fill batch statistics from so many training batches before the evaluation"
     )
-    parser.add_argument("--unsupported", choices=("error", "init", "skip"), default="error")
-    parser.add_argument("--describe", action="store_true", help="print the graph's nodes")
-    parser.add_argument("--draw", help="file for a picture of the graph")
-    parser.add_argument("--evaluate", action="store_true", help="accuracy on the test images")
-    parser.add_argument("--dataset", help="default: that of the checkpoint")
-    parser.add_argument("--data_dir")
-    parser.add_argument("--max_images", type=int, help="only the first test images")
-    parser.add_argument(
-        "--calibrate",
-        type=int,
-        default=0,
-        metavar="BATCHES",
-        help="fill batch_stats from so many training batches first",
-    )
-    return parser
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        if self.calibrate < 0:
+            raise ValueError(f"calibrate must not be negative, received {self.calibrate}")
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Parses the command line, predicts, saves and evaluates.
-
-    Raises:
-      SystemExit: with one line that says what is wrong.
-    """
-    args = _parser().parse_args(argv)
-    try:
-        _run(args)
-    except (ValueError, FileNotFoundError, ImportError) as error:
-        sys.exit(f"{type(error).__name__}: {error}")
-
-
-def _run(args: argparse.Namespace) -> None:
+def run(args: PredictConfig) -> None:
+    """Traces, predicts, saves and evaluates, and prints what came out."""
     ghn = load_ghn(args.checkpoint)
     size, classes = ghn.metadata.get("image_size", 32), ghn.config.num_classes
     if args.dataset or trained_spec(ghn.metadata):
@@ -184,7 +170,7 @@ def _with_params(variables: Any, params: Any) -> Any:
     return {"params": params} if described else {**others, "params": params}
 
 
-def _evaluate(args: argparse.Namespace, ghn: LoadedGHN, apply_fn, variables) -> None:
+def _evaluate(args: PredictConfig, ghn: LoadedGHN, apply_fn, variables) -> None:
     statistics = "statistics of each batch"
     if args.calibrate:
         train = dataset_of(ghn.metadata, args.dataset, args.data_dir).load("train")
@@ -202,6 +188,11 @@ def _evaluate(args: argparse.Namespace, ghn: LoadedGHN, apply_fn, variables) -> 
     )
     value = 100 * accuracy(apply_fn, variables, data)
     print(f"{data.spec.name}: {value:.2f} % of {data.num_images} test images right ({statistics})")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the script."""
+    flags.start(PredictConfig, run, __doc__, argv)
 
 
 if __name__ == "__main__":

@@ -6,69 +6,71 @@ found in `--workdir` is resumed.
 """
 
 import dataclasses
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from absl import app, flags
-
-from experiments import flags as config_flags
+from experiments import flags
 from experiments.configs import recipe
-from ppuda_jax import config
+from ppuda_jax.config import described
 from ppuda_jax.data.names import short_name
 from ppuda_jax.runtime.memory import share_one_arena
 from ppuda_jax.training.config import TrainConfig
 from ppuda_jax.training.task import NonFiniteError
 
-_FIELDS = config_flags.define(TrainConfig)
-flags.DEFINE_bool("report", None, "compare with chance and random initialisation at the end")
-flags.DEFINE_string("coordinator", None, "several hosts: address:port of the first one")
-flags.DEFINE_integer("num_hosts", 1, "several hosts: how many")
-flags.DEFINE_integer("host_id", 0, "several hosts: number of this one")
+
+@dataclasses.dataclass(frozen=True)
+class TrainFlags(TrainConfig):
+    """The run, and what belongs to this process alone."""
+
+    report: bool | None = described(
+        None, "compare with chance and random initialisation at the end; done for digits"
+    )
+    coordinator: str | None = described(None, "several hosts: address:port of the first one")
+    num_hosts: int = described(1, "several hosts: how many")
+    host_id: int = described(0, "several hosts: number of this one")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.num_hosts > 1 and self.coordinator is None:
+            raise ValueError(
+                f"num_hosts={self.num_hosts} needs --coordinator=ADDRESS:PORT of the first host"
+            )
 
 
-def settings_from_flags() -> TrainConfig:
-    """The recipe of `--dataset`, with the given flags applied."""
-    base = recipe(flags.FLAGS.dataset or "digits")
-    settings = config_flags.apply(base, _FIELDS)
-    if settings.workdir is None:
-        settings = dataclasses.replace(
-            settings, workdir=f"runs/{settings.model}-{short_name(settings.dataset)}"
-        )
-    return settings
+def base_of(given: Mapping[str, str]) -> TrainFlags:
+    """The recipe of `--dataset`, in the folder named after model and data."""
+    dataset = given.get("dataset", "digits")
+    settings = recipe(dataset)
+    folder = f"runs/{given.get('model', settings.model)}-{short_name(dataset)}"
+    fields = {f.name: getattr(settings, f.name) for f in dataclasses.fields(TrainConfig)}
+    return TrainFlags(**(fields | {"workdir": settings.workdir or folder}))
 
 
-def main(argv: list[str]) -> None:
-    """Runs the script."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments {argv[1:]}; use --flag=value")
-    share_one_arena()
+def run(options: TrainFlags) -> str:
+    """Trains; returns what is printed at the end."""
+    share_one_arena()  # before the first use of JAX, which starts threads
     from ppuda_jax import parallel
     from ppuda_jax.training.loop import train
     from ppuda_jax.training.setup import deepnets_task
 
-    try:
-        if flags.FLAGS.num_hosts > 1:
-            parallel.init_hosts(flags.FLAGS.coordinator, flags.FLAGS.num_hosts, flags.FLAGS.host_id)
-        settings = settings_from_flags()
-        print(config.to_json(settings), file=sys.stderr)
-        task = deepnets_task(settings, validation(settings))
-        result = train(settings, task)
-    except (ValueError, FileNotFoundError, NonFiniteError) as error:
-        sys.exit(f"{type(error).__name__}: {error}")
-    print(
+    if options.num_hosts > 1:
+        parallel.init_hosts(options.coordinator, options.num_hosts, options.host_id)
+    names = [field.name for field in dataclasses.fields(TrainConfig)]
+    settings = TrainConfig(**{name: getattr(options, name) for name in names})
+    task = deepnets_task(settings, validation(settings))
+    result = train(settings, task)
+    lines = [
         f"{result.reason} after {result.step} steps, {result.seconds:.0f} s of training, "
         f"{result.programs} compiled programs, {result.skipped} updates skipped; "
-        f"checkpoints in {settings.workdir}",
-        flush=True,
-    )
-    wanted = flags.FLAGS.report
-    wanted = settings.dataset == "digits" if wanted is None else wanted
-    if wanted and flags.FLAGS.host_id == 0 and result.reason in ("finished", "time limit"):
+        f"checkpoints in {settings.workdir}"
+    ]
+    wanted = settings.dataset == "digits" if options.report is None else options.report
+    if wanted and options.host_id == 0 and result.reason in ("finished", "time limit"):
         from experiments import report
 
         theta = report.trained_theta(settings, result.theta)
-        print(report.training_report(settings, task, theta))
+        lines.append(report.training_report(settings, task, theta))
+    return "\n".join(lines)
 
 
 def validation(settings: TrainConfig) -> Callable[[Any, int], Mapping[str, float]] | None:
@@ -87,5 +89,10 @@ def validation(settings: TrainConfig) -> Callable[[Any, int], Mapping[str, float
     )
 
 
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the script."""
+    flags.start(TrainFlags, run, __doc__, argv, base=base_of, errors=(NonFiniteError,))
+
+
 if __name__ == "__main__":
-    app.run(main)
+    main()

@@ -167,6 +167,12 @@ def parse_text(text: str, hint: Any, where: str) -> Any:
     return _coerce(text, options, where)
 
 
+def choices(hint: Any) -> tuple[Any, ...]:
+    """The values that a field of type `hint` may take, () where they are not listed."""
+    options, _ = _optional(hint)
+    return typing.get_args(options) if typing.get_origin(options) is Literal else ()
+
+
 def _refuse_unknown(cls: type, keys: Iterable[str], known: Mapping[str, Any]) -> None:
     unknown = [k for k in keys if k not in known]
     if unknown:

@@ -26,9 +26,10 @@ def test_to_torch_and_back(tmp_path, capsys):
 
 
 def test_clear_refusals(tmp_path, capsys):
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit, match="no hypernetwork 'no-such-name'"):
         main(["no-such-name", str(tmp_path / "x")])
-    assert "no hypernetwork 'no-such-name'" in capsys.readouterr().err
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit, match="exists already"):
         main(["ghn2-cifar10", str(tmp_path)])
-    assert "exists already" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["ghn2-cifar10"])
+    assert "missing arguments ['target']" in capsys.readouterr().err

@@ -142,7 +142,7 @@ def test_two_splits_are_not_written_to_one_file(checkpoint):
 _COMPILING = """
 import sys, threading, time
 from absl import app
-from experiments import evaluate, flags
+from experiments import evaluate
 from ppuda_jax.evaluation import evaluate as library
 
 def prepare(runners, images, ghn, net):
@@ -151,8 +151,7 @@ def prepare(runners, images, ghn, net):
     raise AssertionError("a background thread prepares")
 
 library._prepare = prepare
-flags.define(evaluate.EvaluateConfig)
-app.run(evaluate.main)
+evaluate.main()
 """
 
 

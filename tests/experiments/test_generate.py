@@ -12,7 +12,7 @@ def test_one_process_or_two(tmp_path):
     for processes, path in enumerate(paths, start=1):
         reports = generate(("test", "wide"), 5, path, processes)
         assert [(r.split, r.nets, r.repeats) for r in reports] == [("test", 5, 0), ("wide", 5, 0)]
-    assert "| test | 5 | 0 |" in table(reports, 2)
+    assert table(reports, 2).splitlines()[2].split()[:6] == ["|", "test", "|", "5", "|", "0"]
     for split in ("test", "wide"):
         first, second = (load_split(path, split) for path in paths)
         for index in range(5):
