@@ -16,7 +16,7 @@ ROOT = pathlib.Path(__file__).parents[2]
             ["--dataset=cifar10", "--data_dir={tmp}"],
             "FileNotFoundError: cifar10: no prepared TFDS dataset",
         ),
-        (["--steps=many"], "ValueError: TrainConfig.steps: expected int, received 'many'"),
+        (["--steps=many"], "steps: expected int, received 'many'"),
         (["--stepz=3"], "Unknown command line flag 'stepz'"),
         (
             ["--dataset=mnist", "--data_dir={tmp}"],
