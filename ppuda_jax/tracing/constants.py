@@ -43,7 +43,9 @@ def fold(eqn: Equation, ins: Sequence[Const]) -> list[Const]:
     root = any(value.root for value in ins) or (stored and eqn.kind is Kind.ROOT)
     value = _fold_value(eqn, ins)
     state = any(value.state for value in ins)
-    return [Const(shape, value, stored and bool(shape), root, state) for shape in eqn.shapes]
+    moved = eqn.kind in (Kind.MOVEMENT, Kind.IDENTITY, Kind.MULTIPLICATIVE)
+    zero = moved and bool(ins) and ins[0].zero
+    return [Const(shape, value, stored and bool(shape), root, state, zero) for shape in eqn.shapes]
 
 
 def _fold_value(eqn: Equation, ins: Sequence[Const]) -> np.ndarray | None:

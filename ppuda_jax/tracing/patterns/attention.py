@@ -23,7 +23,8 @@ def product(graph: GraphBuilder, first: Act, second: Act, sides: tuple[Side, Sid
     for act, other, side in ((first, second, sides[1]), (second, first, sides[0])):
         if is_made_kernel(graph, act, other, side[0]):
             labels = unknown_labels(label_shape(_labels(first.labels, second.labels, sides)))
-            return dataclasses.replace(act.on(sources(graph, act), labels), product=act.product)
+            src = sources(graph, act) | (sources(graph, other) if other.from_input else frozenset())
+            return dataclasses.replace(act.on(src, labels), product=act.product)
     src = sources(graph, first) | sources(graph, second)
     result = Act(
         src,
