@@ -104,7 +104,7 @@ def override(config: T, values: Mapping[str, Any]) -> T:
         where = f"{cls.__name__}.{key}"
         is_text = isinstance(value, str)
         parsed[key] = (parse_text if is_text else _coerce)(value, hints[key], where)
-    return dataclasses.replace(config, **parsed)
+    return dataclasses.replace(config, **parsed)  # type: ignore[type-var]  # a dataclass, checked
 
 
 def to_json(config: Any) -> str:

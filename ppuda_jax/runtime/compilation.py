@@ -60,10 +60,10 @@ class CompileCounter:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _on_duration(self, event: str, seconds: float, **_: object) -> None:
+    def _on_duration(self, event: str, duration_secs: float, **_: str | int) -> None:
         if event == _COMPILE_EVENT:
             self.calls += 1
-            self.seconds += seconds
+            self.seconds += duration_secs
         self._reads += event == _CACHE_READ_EVENT
 
     def _on_event(self, event: str, **_: object) -> None:
@@ -75,7 +75,8 @@ def _compilations_are_reported() -> bool:
     """Whether compiling is reported under the known name; warns if not."""
     seen: set[str] = set()
 
-    def listen(event: str, _: float, **__: object) -> None:
+    def listen(event: str, duration_secs: float, **_: str | int) -> None:
+        del duration_secs  # the name is JAX's
         seen.add(event)
 
     jax.monitoring.register_event_duration_secs_listener(listen)
@@ -110,11 +111,11 @@ def compilation_cache(folder: str | os.PathLike[str] | None) -> Iterator[None]:
     """
     before = {name: getattr(jax.config, name) for name in _CACHE_SETTINGS}
     if folder is None:
-        new = {"jax_enable_compilation_cache": False}
+        new: dict[str, object] = {"jax_enable_compilation_cache": False}
     else:
         path = pathlib.Path(folder).expanduser() / f"processors-{processors()}"
         path.mkdir(parents=True, exist_ok=True)
-        new = dict(zip(_CACHE_SETTINGS, (True, str(path), 0.1), strict=True))
+        new = dict(zip(_CACHE_SETTINGS, [True, str(path), 0.1], strict=True))
     _configure_cache(new)
     try:
         yield
