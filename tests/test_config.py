@@ -144,7 +144,6 @@ def test_values_of_another_type_are_refused_in_python_too(name):
     ("cls", "changes"),
     [
         ("TrainConfig", {"lr_schedule": "linear"}),
-        ("TrainConfig", {"dataset": "mnist"}),
         ("TrainConfig", {"model": "ghn3"}),
         ("TrainConfig", {"compute_dtype": "int8"}),
         ("TrainConfig", {"lr_milestones": 0.5}),
