@@ -107,7 +107,9 @@ def _bench(options: BenchConfig, counter: CompileCounter) -> list[Timing]:
     )
     limit = options.memory_limit_gib
     ways = {
-        name: evaluation.EvalSettings(memory_limit_gib=gib, num_devices=1, compile_threads=0)
+        name: evaluation.EvalSettings(
+            memory_limit_gib=gib, num_devices=1, compile_threads=0, driver="executor"
+        )
         for name, gib in (("executor", limit), ("network", 0.0))
     }
     parameters = evaluation.predicted(ghn)

@@ -44,7 +44,14 @@ class EvaluateConfig:
     output: str | None = described(None, "folder for results")
     params: Literal["ghn", "random"] = described("ghn", "predicted, or He's random parameters")
     compute_dtype: Literal["float32", "bfloat16"] = described("float32", "type of activations")
-    memory_limit_gib: float = described(4.0, "networks that need more are compiled by themselves")
+    driver: Literal["auto", "host", "executor"] = described(
+        "auto",
+        "step by step from the host, or one compiled executor per variant; auto takes the host on "
+        "one CPU device, where compiling executors takes longest",
+    )
+    memory_limit_gib: float = described(
+        4.0, "networks that need more in the executor are compiled by themselves"
+    )
     num_devices: int | None = described(None, "most devices to spread batches over; all of them")
     sgd_nets: int = described(
         0, "networks of the first split, the first with room for it, that SGD trains for an epoch"
@@ -77,6 +84,7 @@ def _run(options: EvaluateConfig, counter: CompileCounter) -> str:
         memory_limit_gib=options.memory_limit_gib,
         compute_dtype=options.compute_dtype,
         num_devices=options.num_devices,
+        driver=options.driver,
     )
     if options.output is not None:
         _check_file_names(options.split)
@@ -262,8 +270,12 @@ def describe(split: str, results: Sequence) -> str:
         f"{split}: {s.count} networks, {results[0].num_images} images, top-1 {100 * s.top1:.1f} ± "
         f"{100 * s.top1_se:.1f} (max {100 * s.top1_max:.1f}), top-5 {100 * s.top5:.1f} ± "
         f"{100 * s.top5_se:.1f} %; per network {s.predict_s:.3f} s to predict, {s.run_s:.2f} s "
-        f"to run; {s.through_executor} through the executor"
+        f"to run; "
     )
+    host = sum(r.runner == "host" for r in results)
+    ways = [f"{host} driven from the host"] if host else []
+    ways += [f"{s.through_executor} through the executor"] if s.through_executor or not host else []
+    text += ", ".join(ways)
     reasons = {r.reason.partition(":")[0] for r in results if r.reason}
     if reasons:
         text += f", others compiled by themselves ({'; '.join(sorted(reasons))})"

@@ -20,6 +20,7 @@ from ppuda_jax import parallel
 from ppuda_jax.config import check_types
 from ppuda_jax.data.spec import check_same_images, trained_spec
 from ppuda_jax.evaluation.executor_runner import ExecutorRunner
+from ppuda_jax.evaluation.host_runner import HostRunner
 from ppuda_jax.evaluation.images import EvalImages
 from ppuda_jax.evaluation.network_runner import NetworkRunner
 from ppuda_jax.evaluation.networks import EvalNet
@@ -47,12 +48,17 @@ class EvalSettings:
       num_devices: most devices of this host that batches are spread over; all of them if None.
       compile_threads: programs compiled ahead at the same time; the number of processors up to 8 if
         None, and 0 compiles when a network needs it.
+      driver: what runs networks of DeepNets-1M: "host" drives them step by step, so that nothing is
+        compiled per network or variant, which is the default ("auto") on one CPU device; "executor"
+        runs them as data of one compiled function, the default on accelerators and on several
+        devices.
     """
 
     memory_limit_gib: float = 4.0
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     num_devices: int | None = None
     compile_threads: int | None = None
+    driver: Literal["auto", "host", "executor"] = "auto"
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -82,7 +88,13 @@ class EvalSettings:
     @property
     def runners(self) -> tuple[Runner, ...]:
         """Ways to run a network, the preferred ones first."""
-        return self.executor, NetworkRunner(self.topology, self.compute_dtype)
+        rest = self.executor, NetworkRunner(self.topology, self.compute_dtype)
+        if self.driver == "executor":
+            return rest
+        host = HostRunner(self.topology, self.compute_dtype)
+        # On an accelerator the executor is no second choice, whose results would give a reason.
+        first = self.driver == "host" or host.fits
+        return (host, *rest) if first else rest
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,8 +22,9 @@ from ppuda_jax.ghn.model import init_theta
 from ppuda_jax.programs import PROGRAMS, NoRoomError, ProgramCache
 from tests.evaluation.given import arrays, small_nets
 
-ONE = evaluation.EvalSettings(num_devices=1)
-ALONE = evaluation.EvalSettings(num_devices=1, memory_limit_gib=1e-6)
+ONE = evaluation.EvalSettings(num_devices=1, driver="executor")
+ALONE = evaluation.EvalSettings(num_devices=1, memory_limit_gib=1e-6, driver="executor")
+HOST = evaluation.EvalSettings(num_devices=1, driver="host")
 
 
 @pytest.fixture(scope="module")
@@ -353,3 +354,15 @@ def test_the_hook_of_training_returns_what_chooses_the_best(ghn, images, monkeyp
 def test_missing_images_are_missed_before_a_run_starts(ghn, tmp_path):
     with pytest.raises(FileNotFoundError):
         evaluation.validation_hook(ghn.config, "imagenet", str(tmp_path))
+
+
+def test_networks_driven_from_the_host_give_the_same_and_compile_nothing_large(ghn, images):
+    net = small_nets(1)[0]
+    before = PROGRAMS.loads
+    (host,) = run(ghn, [net], images, HOST)
+    assert PROGRAMS.loads == before and host.runner == "host" and not host.reason
+    (drawn,) = run(evaluation.he(3), [net], images, HOST)
+    for parameters, result in ((ghn, host), (evaluation.he(3), drawn)):
+        (want,) = run(parameters, [net], images)
+        assert want.runner == "executor" and result.num_params == want.num_params
+        assert result.loss == pytest.approx(want.loss, rel=1e-4) and result.top1 == want.top1
