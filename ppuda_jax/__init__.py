@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from ppuda_jax.checkpoints import load_ghn as load_ghn
     from ppuda_jax.checkpoints import save_ghn as save_ghn
     from ppuda_jax.data.datasets import dataset_spec as dataset_spec
-    from ppuda_jax.evaluation.accuracy import accuracy as accuracy
     from ppuda_jax.evaluation import load_eval_images as load_eval_images
+    from ppuda_jax.evaluation.accuracy import accuracy as accuracy
     from ppuda_jax.ghn.config import GHNConfig as GHNConfig
     from ppuda_jax.ghn.loaded import LoadedGHN as LoadedGHN
     from ppuda_jax.ghn.model import GHN as GHN

@@ -6,6 +6,7 @@ rest of the network needs (paper, section 3 and appendix A).
 """
 
 import dataclasses
+import operator
 from collections.abc import Mapping
 from typing import Any
 
@@ -33,11 +34,11 @@ class Genotype:
 
     def __post_init__(self) -> None:
         for field in ("normal", "reduce"):
-            edges = tuple((str(op), int(state)) for op, state in getattr(self, field))
+            edges = _edges(field, getattr(self, field))
             object.__setattr__(self, field, edges)
             _check_edges(field, edges)
         for field, edges in (("normal_concat", self.normal), ("reduce_concat", self.reduce)):
-            concat = tuple(int(state) for state in getattr(self, field))
+            concat = _states(field, getattr(self, field))
             object.__setattr__(self, field, concat)
             if not concat or not all(2 <= state < 2 + len(edges) // 2 for state in concat):
                 raise ValueError(
@@ -54,6 +55,32 @@ class Genotype:
     def op_names(self) -> tuple[str, ...]:
         """The operations of both cells, normal cell first."""
         return tuple(op for op, _ in self.normal + self.reduce)
+
+    @classmethod
+    def of(cls, genotype: Any) -> "Genotype":
+        """Reads a genotype in any usual form.
+
+        Args:
+          genotype: a `Genotype`, its JSON form, or any object with its four fields, such as the
+            `namedtuple` of the architecture search codes that follow DARTS.
+
+        Returns:
+          The genotype.
+
+        Raises:
+          ValueError: it has not those fields, or see `from_dict`.
+        """
+        if isinstance(genotype, cls):
+            return genotype
+        if isinstance(genotype, Mapping):
+            return cls.from_dict(genotype)
+        names = _names(cls)
+        if isinstance(genotype, type) or not all(hasattr(genotype, name) for name in names):
+            raise ValueError(
+                f"a genotype must be a mapping or an object with the fields {list(names)}, "
+                f"received {type(genotype).__name__}: see genotypes.DARTS for an example."
+            )
+        return cls(**{name: getattr(genotype, name) for name in names})
 
     @classmethod
     def from_dict(cls, genotype: Mapping[str, Any]) -> "Genotype":
@@ -86,7 +113,7 @@ class NetConfig:
     """One network of DeepNets-1M (a record of its meta files, with the number of channels).
 
     Attributes:
-      genotype: the two cells.
+      genotype: the two cells, given in any form that `Genotype.of` reads.
       n_cells: number of cells.
       C: channels of the first cell.
       C_mult: factor on the channels at each of the two reduction cells.
@@ -114,6 +141,7 @@ class NetConfig:
     fc_dim: int = 256
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "genotype", Genotype.of(self.genotype))
         check_types(self)
         norm = self.norm
         if norm in ("", "none"):
@@ -174,13 +202,6 @@ class NetConfig:
         fields.update(overrides)
         required = ("genotype", "n_cells", "C")
         _check_keys("network record", fields, required, set(_names(cls)) - set(required))
-        if isinstance(fields["genotype"], Mapping):
-            fields["genotype"] = Genotype.from_dict(fields["genotype"])
-        elif not isinstance(fields["genotype"], Genotype):
-            raise ValueError(
-                "genotype must be a mapping or a Genotype, received "
-                f"{type(fields['genotype']).__name__}: see genotypes.DARTS for an example."
-            )
         return cls(**fields)
 
     def to_dict(self) -> dict[str, Any]:
@@ -205,6 +226,33 @@ def _check_keys(what: str, mapping: Mapping[str, Any], required, optional) -> No
             f"{hint if 'C' in missing else ''}; missing {missing}, unknown {unknown}: "
             "correct the record."
         )
+
+
+def _edges(field: str, given: Any) -> tuple[Edge, ...]:
+    """Reads the edges of a cell: any iterable of (operation, state)."""
+    try:
+        return tuple((str(op), _state(state)) for op, state in given)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{field} must be pairs (operation, input state), received {given!r}: list the edges "
+            "as in genotypes.DARTS."
+        ) from error
+
+
+def _states(field: str, given: Any) -> tuple[int, ...]:
+    """Reads numbers of states: any iterable, such as `range(2, 6)`."""
+    try:
+        return tuple(_state(state) for state in given)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{field} must be numbers of states, received {given!r}: list them as in "
+            "genotypes.DARTS."
+        ) from error
+
+
+def _state(value: Any) -> int:
+    """A whole number, not one that `int` would cut or read from text."""
+    return operator.index(value)
 
 
 def _check_edges(field: str, edges: tuple[Edge, ...]) -> None:

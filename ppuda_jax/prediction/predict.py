@@ -3,20 +3,24 @@
 Legend: `N` nodes.
 """
 
-import collections
+import dataclasses
 import functools
 import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import jax
 import jraph
+from flax.traverse_util import unflatten_dict
 
+from ppuda_jax.checkpoints import ASSETS, load_ghn
 from ppuda_jax.ghn.config import GHNConfig
 from ppuda_jax.ghn.loaded import LoadedGHN
-from ppuda_jax.ghn.model import GHN
 from ppuda_jax.graphs.arch_graph import ArchGraph, Binding
 from ppuda_jax.graphs.batching import Bucket, PaddedGraphs, level_schedule, pad_graphs
+from ppuda_jax.prediction.blocks import BlockDecoder
+from ppuda_jax.prediction.initial import UnsupportedLeaf, take_leaves
 from ppuda_jax.prediction.leaves import Path, assemble, unsupported_reason
 from ppuda_jax.programs import CachedFunction
 from ppuda_jax.tracing.api import check_apply_fn
@@ -29,18 +33,10 @@ _CACHED_GRAPHS = 64
 _LOG = logging.getLogger(__name__)
 
 
-class UnsupportedLeaf(NamedTuple):
-    """A leaf that is not predicted, and why."""
-
-    path: Path
-    shape: tuple[int, ...]
-    reason: str
-
-
 def predict_params(
     apply_fn: Callable[..., Any] | None,
     graph: ArchGraph | jraph.GraphsTuple,
-    ghn: LoadedGHN | str | None = None,
+    ghn: LoadedGHN | str | os.PathLike[str] | None = None,
     unsupported: Policy = "error",
     *,
     initial: Any = None,
@@ -55,15 +51,20 @@ def predict_params(
       apply_fn: the network that the graph was traced from, to check that the two belong
         together; None to skip the check.
       graph: its graph, from `trace` or `network_graph`.
-      ghn: a hypernetwork from `load_ghn`, or what `load_ghn` takes; "ghn2-cifar10" if None.
+      ghn: a hypernetwork from `load_ghn`, or what `load_ghn` takes; the shipped
+        "ghn2-cifar10", which is read once, if None.
       unsupported: what happens to leaves that cannot be predicted (see `unsupported_leaves`):
-        "error" raises, "init" takes them from `initial`, "skip" leaves them out.
-      initial: the network's own initial parameters, for `unsupported="init"`.
+        "error" raises, "init" takes them from `initial`, "skip" leaves them out, which no type
+        but nested dictionaries allows.
+      initial: the network's own initial parameters, for `unsupported="init"`: arrays, not their
+        shapes. Leaves that are taken from it (integers and random keys among them) stay as they
+        are; floating-point ones get the type that the network was traced with.
       any_image_size: accept a graph traced with images of another size than those that the
         hypernetwork was trained for.
 
     Returns:
-      A pytree like `variables["params"]` of the network.
+      A pytree like `variables["params"]` of the network. If leaves were left out, or the graph
+      was not traced from a function: nested dictionaries of the predicted leaves, by their keys.
 
     Raises:
       ValueError: leaves cannot be predicted, the graph is of another function, or an argument is
@@ -87,15 +88,16 @@ def predict_params(
         raise ValueError(_refusal(refused, ghn))
     if refused:
         _LOG.warning("%s", _refusal(refused, ghn))
-    leaves = predict_leaves(arch, ghn, skip=frozenset(leaf.path for leaf in refused))
-    if unsupported == "init" and refused:
-        leaves = leaves | _take(initial, refused)
+    taken = take_leaves(initial, refused, arch.source) if unsupported == "init" else {}
+    leaves: dict[Path, Any] = dict(
+        predict_leaves(arch, ghn, skip=frozenset(leaf.path for leaf in refused))
+    )
     if arch.source is None:
-        return _nest(leaves)
+        return unflatten_dict(leaves | taken)
     tree = arch.source.tree
     dtypes = dict(zip(tree.paths, tree.dtypes, strict=True))
-    leaves = {path: leaf.astype(dtypes[path]) for path, leaf in leaves.items()}
-    return tree.unflatten(leaves) if len(leaves) == len(tree.paths) else _nest(leaves)
+    leaves = {path: leaf.astype(dtypes[path]) for path, leaf in leaves.items()} | taken
+    return tree.unflatten(leaves) if len(leaves) == len(tree.paths) else unflatten_dict(leaves)
 
 
 def unsupported_leaves(
@@ -127,18 +129,65 @@ def load_predictor(arch: ArchGraph, ghn: LoadedGHN) -> Any:
     Returns:
       The program; it stays in the process's cache while somebody holds it.
     """
-    return _predictor(ghn.config, arch.bindings).load(ghn.theta, _padded(arch, ghn.config))
+    return _predictor(ghn.config, tuple(arch.bindings)).load(ghn.theta, _padded(arch, ghn.config))
+
+
+def leaf_pullback(
+    graph: ArchGraph | jraph.GraphsTuple, ghn: LoadedGHN, cotangents: Mapping[Path, jax.Array]
+) -> Any:
+    """Gradient in theta of the inner product of cotangents with leaves, see `pullback`.
+
+    Raises:
+      ValueError: cotangents of leaves that are not predicted, or of other shapes.
+    """
+    arch = _as_arch(graph)
+    refused = {leaf.path for leaf in unsupported_leaves(arch, ghn)}
+    shapes = {b.path: b.leaf_shape for b in arch.bindings if b.path not in refused}
+    wrong = [
+        f"{'/'.join(path)} {value.shape}"
+        for path, value in cotangents.items()
+        if shapes.get(path) != value.shape
+    ]
+    if wrong or not cotangents:
+        raise ValueError(
+            "cotangents must be those of predicted leaves, and of their shapes, received "
+            f"{', '.join(wrong) or 'none'}: give a pytree like the result of predict_params"
+        )
+    bindings = tuple(b for b in arch.bindings if b.path in cotangents)
+    pull = CachedFunction(
+        functools.partial(_pull, ghn.config, bindings), (ghn.config, bindings), "pullbacks"
+    )
+    graphs = _padded(arch, ghn.config)
+    return pull(ghn.theta, graphs, [cotangents[path] for path in _paths(bindings)])
+
+
+def _pull(
+    config: GHNConfig,
+    bindings: tuple[Binding, ...],
+    theta: Mapping[str, Any],
+    graphs: PaddedGraphs,
+    cotangents: Sequence[jax.Array],
+) -> Any:
+    leaves, pull = jax.vjp(lambda t: _predict(config, bindings, t, graphs), theta)
+    (gradient,) = pull([c.astype(leaf.dtype) for c, leaf in zip(cotangents, leaves, strict=True)])
+    return gradient
 
 
 def _predictor(config: GHNConfig, bindings: tuple[Binding, ...]) -> CachedFunction:
     """The compiled (theta, graphs) -> leaves of one set of bindings."""
-
-    def predict(theta: Mapping[str, Any], graphs: PaddedGraphs) -> list[jax.Array]:
-        h = GHN(config).apply({"params": theta}, graphs)[0]
-        leaves = assemble(config, theta, h, bindings)
-        return [leaves[path] for path in _paths(bindings)]
-
+    predict = functools.partial(_predict, config, bindings)
     return CachedFunction(predict, (config, bindings), "predictors")
+
+
+def _predict(
+    config: GHNConfig,
+    bindings: tuple[Binding, ...],
+    theta: Mapping[str, Any],
+    graphs: PaddedGraphs,
+) -> list[jax.Array]:
+    h = BlockDecoder(config, theta).embed(graphs)[0]
+    leaves = assemble(config, theta, h, bindings)
+    return [leaves[path] for path in _paths(bindings)]
 
 
 @functools.lru_cache(maxsize=_CACHED_GRAPHS)
@@ -146,29 +195,29 @@ def _paths(bindings: tuple[Binding, ...]) -> tuple[Path, ...]:
     return tuple(dict.fromkeys(binding.path for binding in bindings))
 
 
-_GRAPHS: collections.OrderedDict[int, tuple[Any, ArchGraph]] = collections.OrderedDict()
-
-
 def _as_arch(graph: ArchGraph | jraph.GraphsTuple) -> ArchGraph:
-    """The graph as an `ArchGraph`; conversions are kept for the last few graphs."""
-    if isinstance(graph, ArchGraph):
-        return graph
-    known = _GRAPHS.get(id(graph))
-    if known is not None and known[0] is graph:
-        return known[1]
-    arch = ArchGraph.from_graphs_tuple(graph)
-    _GRAPHS[id(graph)] = (graph, arch)
-    while len(_GRAPHS) > _CACHED_GRAPHS:
-        _GRAPHS.popitem(last=False)
-    return arch
+    return graph if isinstance(graph, ArchGraph) else ArchGraph.from_graphs_tuple(graph)
 
 
-def _as_ghn(ghn: LoadedGHN | str | None) -> LoadedGHN:
+def _as_ghn(ghn: LoadedGHN | str | os.PathLike[str] | None) -> LoadedGHN:
     if isinstance(ghn, LoadedGHN):
         return ghn
-    from ppuda_jax.checkpoints import load_ghn
+    if ghn is None:
+        return _shipped(DEFAULT_GHN)
+    if not isinstance(ghn, str | os.PathLike):
+        raise ValueError(
+            f"ghn must be a LoadedGHN, a name or a path, received {type(ghn).__name__}: wrap "
+            "theta with its configuration, LoadedGHN(config, theta)."
+        )
+    name = os.fspath(ghn)
+    # A folder of that name comes first, as in `load_ghn`; what is in a folder may change.
+    return _shipped(name) if name == DEFAULT_GHN and not os.path.exists(name) else load_ghn(name)
 
-    return load_ghn(DEFAULT_GHN if ghn is None else ghn)
+
+@functools.lru_cache(maxsize=1)
+def _shipped(name: str) -> LoadedGHN:
+    """A hypernetwork that comes with the package: its files do not change, so it is read once."""
+    return dataclasses.replace(load_ghn(ASSETS / name), name=name)
 
 
 def _check_image_size(arch: ArchGraph, ghn: LoadedGHN) -> None:
@@ -199,38 +248,3 @@ def _refusal(refused: Sequence[UnsupportedLeaf], ghn: LoadedGHN) -> str:
         + '\nPass unsupported="init" with initial=variables["params"] to keep the network\'s own '
         'values there, unsupported="skip" to leave them out, or a hypernetwork that fits.'
     )
-
-
-def _take(initial: Any, refused: Sequence[UnsupportedLeaf]) -> dict[Path, jax.Array]:
-    """The refused leaves from a parameter pytree."""
-    found = {
-        tuple(_key_name(key) for key in path): leaf
-        for path, leaf in jax.tree_util.tree_leaves_with_path(initial)
-    }
-    missing = [leaf for leaf in refused if leaf.path not in found]
-    if missing:
-        raise ValueError(
-            "initial must hold every leaf that cannot be predicted, missing "
-            f"{['/'.join(leaf.path) for leaf in missing]}: pass variables['params'] as it is"
-        )
-    return {leaf.path: jax.numpy.asarray(found[leaf.path]) for leaf in refused}
-
-
-def _key_name(key: Any) -> str:
-    """A key of a pytree path as the graphs' paths spell it."""
-    if isinstance(key, jax.tree_util.DictKey):
-        return str(key.key)
-    if isinstance(key, jax.tree_util.GetAttrKey):
-        return key.name
-    return str(key.idx if isinstance(key, jax.tree_util.SequenceKey) else key.key)
-
-
-def _nest(leaves: Mapping[Path, jax.Array]) -> dict[str, Any]:
-    """Nested dictionaries from leaves by path."""
-    tree: dict[str, Any] = {}
-    for path, leaf in leaves.items():
-        branch = tree
-        for key in path[:-1]:
-            branch = branch.setdefault(key, {})
-        branch[path[-1]] = leaf
-    return tree

@@ -7,6 +7,7 @@ play no role. What counts as a node: paper, section 2.1 and appendix A.1.
 """
 
 import dataclasses
+import types
 import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -21,6 +22,7 @@ from ppuda_jax.tracing import rules as rules
 from ppuda_jax.tracing.builder import INPUT, GraphBuilder
 from ppuda_jax.tracing.constants import constant, kind_of
 from ppuda_jax.tracing.finish import finish
+from ppuda_jax.tracing.identity import same_function
 from ppuda_jax.tracing.interpreter import Interpreter
 from ppuda_jax.tracing.labels import ANY, Label, Origin, count
 from ppuda_jax.tracing.params import ParamTree, is_array, is_floating, param_tree
@@ -66,8 +68,10 @@ class TraceSource:
         return hash(self.tree)
 
 
-_ACCEPTED: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
-"""Other functions that were found to give the same graph as the traced one."""
+_Reference = Callable[[], Callable[..., Any] | None]
+
+_ACCEPTED: weakref.WeakKeyDictionary[TraceSource, list[_Reference]] = weakref.WeakKeyDictionary()
+"""Other functions that were found to give the same graph as the traced one, by weak reference."""
 
 
 def trace(apply_fn: Callable[..., Any], variables: Any, inputs: Any) -> jraph.GraphsTuple:
@@ -275,10 +279,10 @@ def check_apply_fn(source: TraceSource, apply_fn: Callable[..., Any]) -> None:
     Raises:
       ValueError: if the function gives another graph.
     """
-    if apply_fn is source.apply_fn or apply_fn == source.apply_fn:
+    if same_function(apply_fn, source.apply_fn):
         return
-    accepted = _ACCEPTED.setdefault(source, weakref.WeakSet())
-    if apply_fn in accepted:
+    known = [function for ref in _ACCEPTED.get(source, ()) if (function := ref()) is not None]
+    if any(same_function(apply_fn, function) for function in known):
         return
     repair = "trace the function that is passed, or pass the one that was traced."
     try:
@@ -295,4 +299,7 @@ def check_apply_fn(source: TraceSource, apply_fn: Callable[..., Any]) -> None:
     )
     if not same:
         raise ValueError(f"the graph was traced from another apply_fn: {repair}")
-    accepted.add(apply_fn)
+    # A bound method is made anew each time it is written: its object is what lives on.
+    make = weakref.WeakMethod if isinstance(apply_fn, types.MethodType) else weakref.ref
+    alive = [ref for ref in _ACCEPTED.get(source, ()) if ref() is not None]
+    _ACCEPTED[source] = [*alive, make(apply_fn)]

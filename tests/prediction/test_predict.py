@@ -1,8 +1,11 @@
 """predict_params: every layout of a leaf, policies, checks, and parity with the reference."""
 
+import concurrent.futures
 import dataclasses
 import functools
+import gc
 import json
+import weakref
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +18,7 @@ from ppuda_jax.ghn.model import GHN, init_theta
 from ppuda_jax.ghn.normalization import bound_bias, bound_norm_scale, kernel_scale
 from ppuda_jax.graphs.arch_graph import ArchGraph, Binding
 from ppuda_jax.graphs.batching import pad_graphs
+from ppuda_jax.prediction import predict
 from ppuda_jax.prediction.blocks import tile_index
 from ppuda_jax.prediction.predict import predict_params, unsupported_leaves
 from ppuda_jax.primitives import PRIMITIVE_IDS
@@ -145,6 +149,7 @@ def _small():
     return LoadedGHN(CONFIG, init_theta(CONFIG, jax.random.key(0)), "tiny", {"image_size": 32})
 
 
+SMALL = LoadedGHN(CONFIG, {}, "tiny")
 TWO = (BINDINGS[1], BINDINGS[2])
 
 
@@ -221,6 +226,48 @@ def test_a_graph_of_another_function_or_image_size_is_refused(small):
     large = trace(_network, {"params": SHAPES}, _images(64))
     with pytest.raises(ValueError, match="trained on images of 32x32"):
         predict_params(_network, large, small)
+
+
+def test_the_shipped_hypernetwork_is_read_once(monkeypatch):
+    read = []
+    monkeypatch.setattr(predict, "load_ghn", lambda path: (read.append(path), SMALL)[1])
+    predict._shipped.cache_clear()
+    try:
+        for name in (None, predict.DEFAULT_GHN, None):
+            assert predict._as_ghn(name).name == predict.DEFAULT_GHN
+        assert len(read) == 1
+        for _ in range(2):  # what is in a folder may change
+            predict._as_ghn("some/folder")
+        assert len(read) == 3
+    finally:
+        predict._shipped.cache_clear()
+
+
+@pytest.mark.parametrize("ghn", [{"theta": 1}, 3, (CONFIG, {})])
+def test_what_is_no_hypernetwork_is_refused(ghn):
+    with pytest.raises(ValueError, match="ghn must be a LoadedGHN, a name or a path"):
+        predict_params(None, _graph(), ghn)
+
+
+def test_a_graphs_tuple_is_read_once_and_holds_what_was_read():
+    graphs = _graph().to_graphs_tuple()
+    first = ArchGraph.from_graphs_tuple(graphs)
+    assert ArchGraph.from_graphs_tuple(graphs) is first
+    assert ArchGraph.from_graphs_tuple(graphs._replace(globals=dict(graphs.globals))) is first
+    other = graphs._replace(nodes={**graphs.nodes, "shape": graphs.nodes["shape"] + 1})
+    assert ArchGraph.from_graphs_tuple(other).shapes[0, 0] == 2
+    assert ArchGraph.from_graphs_tuple(graphs).shapes[0, 0] == 1
+    gone = weakref.ref(first)
+    del graphs, other, first
+    gc.collect()
+    assert gone() is None
+
+
+def test_threads_read_graphs_at_the_same_time():
+    graphs = [_graph(TWO).to_graphs_tuple() for _ in range(100)]
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        read = list(pool.map(ArchGraph.from_graphs_tuple, graphs * 4))
+    assert all(tuple(arch.bindings) == TWO for arch in read)
 
 
 @needs_reference
