@@ -129,7 +129,7 @@ def _format(
     ]
     rows = (
         ("random initialisation", random),
-        ("predicted by the untrained GHN", untrained),
+        ("predicted by the GHN it began with", untrained),
         ("predicted by the trained GHN", trained),
     )
     for label, results in rows:
