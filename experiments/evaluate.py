@@ -345,7 +345,13 @@ def _write(output: str, groups: Mapping[str, Sequence]) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the script."""
-    flags.start(EvaluateConfig, run, __doc__, argv)
+    flags.start(
+        EvaluateConfig,
+        run,
+        __doc__,
+        argv,
+        interrupted="interrupted; with --output, the same command continues",
+    )
 
 
 if __name__ == "__main__":

@@ -78,6 +78,7 @@ def start(
     base: Callable[[Mapping[str, str]], T] | None = None,
     positional: Sequence[str] = (),
     errors: tuple[type[Exception], ...] = (),
+    interrupted: str = "interrupted",
 ) -> None:
     """Runs a script: parses the command line and calls its function.
 
@@ -89,6 +90,7 @@ def start(
       base: makes the configuration that flags are applied to from the flags that are given.
       positional: fields that are arguments without a name.
       errors: exceptions that are the user's, besides `USER_ERRORS`.
+      interrupted: what is said after Ctrl-C.
 
     Raises:
       SystemExit: 0 after `--help`; 1 with one line for what is wrong; 2 for flags that do not exist
@@ -117,7 +119,7 @@ def start(
     except (*USER_ERRORS, *errors) as error:
         sys.exit(f"{type(error).__name__}: {error}")
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        print(interrupted, file=sys.stderr)
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(_INTERRUPTED)  # threads that compile cannot be stopped, nor should be waited for

@@ -91,7 +91,15 @@ def validation(settings: TrainConfig) -> Callable[[Any, int], Mapping[str, float
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the script."""
-    flags.start(TrainFlags, run, __doc__, argv, base=base_of, errors=(NonFiniteError,))
+    flags.start(
+        TrainFlags,
+        run,
+        __doc__,
+        argv,
+        base=base_of,
+        errors=(NonFiniteError,),
+        interrupted="interrupted; the same command continues from the last checkpoint",
+    )
 
 
 if __name__ == "__main__":

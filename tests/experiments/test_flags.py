@@ -68,6 +68,7 @@ SCRIPTS = (
     "bench_predict",
     "bench_train",
     "check_executor",
+    "check_resume",
     "convert_checkpoint",
     "evaluate",
     "generate",

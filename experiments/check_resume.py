@@ -1,0 +1,261 @@
+"""Kills a training run at random moments and compares what comes out with an uninterrupted run.
+
+    python -m experiments.check_resume --kills=20
+
+A small run on digits goes through once without interruption. The same run is then started again
+and again and killed (SIGKILL) after a random time, until it has gone through as well; there is a new
+one as long as kills are left. Each must end with the same theta, optimiser state and metrics, bit
+for bit on a CPU. Two more runs meet a disk that is full while a checkpoint is written (a limit on the
+size of files stands for it) and a newest checkpoint that was cut in half: the one before must be
+taken, and said. Exits with 1 at a difference.
+"""
+
+import collections
+import dataclasses
+import pathlib
+import random
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import orbax.checkpoint as ocp
+
+from experiments import flags
+from ppuda_jax.config import check_types, described
+from ppuda_jax.training.metrics import read_metrics
+
+# What a clock says, and what only this session did.
+_CLOCKS = ("seconds", "steps_per_s", "nets_per_s", "compiler_calls", "programs", "eval_seconds")
+_FULL = 2**16  # bytes of a file on the full disk: less than theta, more than a line of metrics
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckConfig:
+    """How often and what is killed; every field is a flag."""
+
+    kills: int = described(20, "random moments")
+    steps: int = described(24, "length of the run")
+    every: int = described(4, "steps between checkpoints, and between evaluations")
+    seed: int = described(0, "of the moments")
+    folder: str | None = described(None, "where the runs are kept; a temporary one by default")
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        if self.kills < 0 or self.every < 1 or self.steps < 2 * self.every:
+            raise ValueError(
+                "kills must not be negative and steps at least twice every, received "
+                f"kills={self.kills}, steps={self.steps}, every={self.every}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One run of the training script, in processes of its own."""
+
+    workdir: pathlib.Path
+    options: CheckConfig
+
+    def start(self, limit: Callable[[], None] | None = None) -> "subprocess.Popen[str]":
+        """Starts or continues it; `limit` runs in the new process before the script."""
+        settings = {
+            "dataset": "digits",
+            "init_from": "none",
+            "hidden": 8,
+            "meta_batch_size": 1,
+            "batch_size": 8,
+            "max_variants": 1,
+            "probe_archs": 32,
+            "num_devices": 1,
+            "arch_workers": 1,
+            "steps": self.options.steps,
+            "checkpoint_every": self.options.every,
+            "eval_every": self.options.every,
+            "log_every": 1,
+            "workdir": self.workdir,
+        }
+        command = [sys.executable, "-m", "experiments.train", "--noreport"]
+        command += [f"--{name}={value}" for name, value in settings.items()]
+        return subprocess.Popen(
+            command,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=limit,
+        )
+
+    def finish(self) -> str:
+        """Runs it to its end; returns what it said.
+
+        Raises:
+          ValueError: it ended with an error.
+        """
+        process = self.start()
+        said = process.communicate()[1]
+        if process.returncode:
+            raise ValueError(f"{self.workdir} ended with {process.returncode}: {said[-2000:]}")
+        return said
+
+    def phase(self) -> str:
+        """What the run was doing, from what lies in its folder."""
+        if list(self.workdir.glob("*/*orbax-checkpoint-tmp*")):
+            return "saving"
+        rows = read_metrics(self.workdir)
+        saved = max([int(p.name) for p in self.checkpoints()], default=0)
+        newest = max([row["step"] for row in rows], default=0)
+        if newest <= saved:  # nothing since the last start but perhaps an evaluation
+            return "sampling, compiling, loading" if newest == 0 else "starting or evaluating"
+        return "stepping"
+
+    def checkpoints(self) -> list[pathlib.Path]:
+        """Complete checkpoints, oldest first."""
+        found = [p for p in (self.workdir / "last").glob("*") if p.name.isdigit()]
+        return sorted(found, key=lambda path: int(path.name))
+
+    def result(self) -> dict[str, np.ndarray]:
+        """Arrays of the last checkpoint and rows of metrics, by name."""
+        newest = self.checkpoints()[-1]
+        found: dict[str, np.ndarray] = {"step": np.asarray(int(newest.name))}
+        for item in ("theta", "run"):
+            tree = ocp.PyTreeCheckpointer().restore((newest / item).resolve())
+            found |= {f"{item}{key}": np.asarray(leaf) for key, leaf in _leaves(tree)}
+        for row in read_metrics(self.workdir):
+            for name, value in row.items():
+                if name not in _CLOCKS and not isinstance(value, str):
+                    found[f"metrics/{row['step']}/{name}"] = np.asarray(value)
+        return found
+
+
+def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(tree, Mapping):
+        for key, value in tree.items():
+            yield from _leaves(value, f"{prefix}/{key}")
+    elif tree is not None:
+        yield prefix, tree
+
+
+def differences(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray]) -> list[str]:
+    """Names of what is missing on a side or differs in a single bit."""
+    names = sorted(first.keys() | second.keys())
+    return [
+        name
+        for name in names
+        if name not in first
+        or name not in second
+        or not np.array_equal(first[name], second[name], equal_nan=first[name].dtype.kind == "f")
+    ]
+
+
+def kill_at_random(options: CheckConfig, folder: pathlib.Path, seconds: float) -> Iterator[Any]:
+    """Kills runs until the kills are used up; yields each phase, and each run that went through."""
+    draw, left, number = random.Random(options.seed), options.kills, 0
+    while left:
+        number += 1
+        run = Run(folder / f"killed-{number}", options)
+        while left:
+            process = run.start()
+            try:
+                process.communicate(timeout=draw.uniform(0.05, 1.0) * seconds)
+            except subprocess.TimeoutExpired:
+                phase = run.phase()
+                process.kill()
+                process.communicate()
+                left -= 1
+                yield phase
+                continue
+            if process.returncode:
+                raise ValueError(f"{run.workdir} ended with {process.returncode} after a kill")
+            break
+        else:
+            run.finish()
+        yield run
+
+
+def fill_disk(options: CheckConfig, folder: pathlib.Path) -> tuple[Run, str]:
+    """A run whose checkpoints do not fit on the disk for a while, and what it said then."""
+    run = Run(folder / "full-disk", options)
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (_FULL, _FULL))
+
+    process = run.start(limit)
+    said = process.communicate()[1]
+    if process.returncode == 0:
+        raise ValueError("the run did not notice that its checkpoints were not written")
+    run.finish()
+    return run, said.strip().splitlines()[-1] if said.strip() else f"exit {process.returncode}"
+
+
+def cut_newest(options: CheckConfig, folder: pathlib.Path) -> tuple[Run, str]:
+    """A run that was killed, whose newest checkpoint has lost half of its largest file."""
+    run = Run(folder / "cut", options)
+    process = run.start()
+    while len(run.checkpoints()) < 2 and process.poll() is None:
+        time.sleep(0.05)
+    process.kill()
+    process.communicate()
+    files = [p for p in run.checkpoints()[-1].rglob("*") if p.is_file()]
+    largest = max(files, key=lambda path: path.stat().st_size)
+    largest.write_bytes(largest.read_bytes()[: largest.stat().st_size // 2])
+    said = [line for line in run.finish().splitlines() if "resuming from" in line]
+    if not said:
+        raise ValueError("the run did not say that it takes the checkpoint before the damaged one")
+    return run, said[0]
+
+
+def check(options: CheckConfig, folder: pathlib.Path) -> tuple[str, bool]:
+    """Runs everything; returns a report, and whether nothing differed."""
+    whole = Run(folder / "whole", options)
+    whole.finish()  # fills the cache of compiled programs
+    again = Run(folder / "again", options)
+    started = time.monotonic()
+    again.finish()
+    seconds = time.monotonic() - started
+    expected = whole.result()
+    phases: collections.Counter[str] = collections.Counter()
+    rows: list[list[object]] = []
+
+    def compare(name: str, run: Run, note: str = "") -> None:
+        different = differences(expected, run.result())
+        rows.append([name, "equal" if not different else f"differs: {different[:4]}", note])
+
+    compare("again, not interrupted", again)
+    for event in kill_at_random(options, folder, seconds):
+        if isinstance(event, str):
+            phases[event] += 1
+            print(f"kill {phases.total()} of {options.kills}: {event}", file=sys.stderr)
+        else:
+            compare(event.workdir.name, event)
+    for name, meet in (("full disk", fill_disk), ("newest checkpoint cut", cut_newest)):
+        run, said = meet(options, folder)
+        compare(name, run, said[:160])
+    kinds = ", ".join(f"{phase} {count}" for phase, count in phases.most_common())
+    report = (
+        f"{phases.total()} kills ({kinds}); {len(expected)} arrays and metrics compared, an "
+        f"uninterrupted run takes {seconds:.0f} s\n\n{flags.table(['run', 'result', 'said'], rows)}"
+    )
+    return report, all(row[1] == "equal" for row in rows)
+
+
+def run(options: CheckConfig) -> None:
+    """Checks, prints the report, and exits with 1 at a difference."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = pathlib.Path(options.folder or temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        report, good = check(options, folder)
+    print(report)
+    if not good:
+        sys.exit(1)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the script."""
+    flags.start(CheckConfig, run, __doc__, argv)
+
+
+if __name__ == "__main__":
+    main()
