@@ -3,11 +3,11 @@
     python -m experiments.check_resume --kills=20
 
 A small run on digits goes through once without interruption. The same run is then started again
-and again and killed (SIGKILL) after a random time, until it has gone through as well; there is a new
-one as long as kills are left. Each must end with the same theta, optimiser state and metrics, bit
-for bit on a CPU. Two more runs meet a disk that is full while a checkpoint is written (a limit on the
-size of files stands for it) and a newest checkpoint that was cut in half: the one before must be
-taken, and said. Exits with 1 at a difference.
+and again and killed (SIGKILL) after a random time, until it has gone through as well; there is a
+new one as long as kills are left. Each must end with the same theta, optimiser state and metrics,
+bit for bit on a CPU. Two more runs meet a disk that is full while a checkpoint is written (a
+limit on the size of files stands for it) and a newest checkpoint that was cut in half: the one
+before must be taken, and said. Exits with 1 at a difference.
 """
 
 import collections
