@@ -1,12 +1,20 @@
 """Settings of the whole test run, stricter than any user's: they come before JAX is imported."""
 
 import os
+import pathlib
 import socket
+
+from ppuda_jax.runtime.processors import processors
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 _FORCED = "--xla_force_host_platform_device_count=8"
 if _FORCED not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_FORCED}".strip()
+# Workers, processes that tests start, and later runs find each other's programs. XLA:CPU compiles
+# for the processors that it sees, so each number of them has a folder.
+_CACHE = pathlib.Path(__file__).parents[1] / ".jax_cache" / f"tests-processors-{processors()}"
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_CACHE))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
