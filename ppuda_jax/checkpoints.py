@@ -7,9 +7,10 @@ them) and `best/<step>` (one); they are written in the background and appear com
 all.
 """
 
+import contextlib
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -29,14 +30,22 @@ class CheckpointError(ValueError):
     """A folder that is no checkpoint of this project, is damaged, or does not fit."""
 
 
+class DamagedError(CheckpointError):
+    """A checkpoint of which files are missing, cut off or unreadable."""
+
+
 class RunCheckpoints:
-    """The checkpoints of one run: saves in the background, restores the last."""
+    """The checkpoints of one run: saves in the background, knows those that are there."""
 
     def __init__(self, workdir: str | os.PathLike[str]) -> None:
         root = pathlib.Path(workdir).expanduser().resolve()
         self._managers = {}
         for name, kept in (("last", 2), ("best", 1)):
-            options = ocp.CheckpointManagerOptions(max_to_keep=kept, create=True)
+            options = ocp.CheckpointManagerOptions(
+                max_to_keep=kept,
+                create=True,
+                cleanup_tmp_directories=True,  # what a killed session was writing
+            )
             self._managers[name] = ocp.CheckpointManager(
                 root / name, options=options, item_names=_ITEMS
             )
@@ -59,22 +68,46 @@ class RunCheckpoints:
             run=ocp.args.StandardSave(run),
             record=ocp.args.JsonSave({"format": FORMAT, **record}),
         )
-        manager.save(step, args=args, force=True)
+        with _writing(manager.directory):
+            if name == "last":
+                # A run that goes on from here knows the score of its best checkpoint, and would
+                # not save that one again: it has to be complete first.
+                self._managers["best"].wait_until_finished()
+            manager.save(step, args=args, force=True)
 
-    def latest(self) -> pathlib.Path | None:
-        """Folder of the last complete checkpoint, None in a fresh folder."""
-        step = self._managers["last"].latest_step()
-        return None if step is None else self._managers["last"].directory / str(step)
+    def folders(self, name: str) -> list[pathlib.Path]:
+        """Folders of the checkpoints called `name`, last or best, newest first."""
+        manager = self._managers[name]
+        steps = sorted(manager.all_steps(), reverse=True)
+        return [pathlib.Path(manager.directory) / str(step) for step in steps]
+
+    def reload(self) -> None:
+        """Looks again at what is there."""
+        for manager in self._managers.values():
+            manager.reload()
 
     def wait(self) -> None:
-        """Returns once everything has been written."""
+        """Returns once everything has been written; raises CheckpointError if it was not."""
         for manager in self._managers.values():
-            manager.wait_until_finished()
+            with _writing(manager.directory):
+                manager.wait_until_finished()
 
     def close(self) -> None:
         """Finishes writing and frees the threads."""
         for manager in self._managers.values():
             manager.close()
+
+
+@contextlib.contextmanager
+def _writing(folder: os.PathLike[str]) -> Iterator[None]:
+    """Says what to do when a checkpoint cannot be written, whatever orbax raises."""
+    try:
+        yield
+    except Exception as error:
+        raise CheckpointError(
+            f"a checkpoint cannot be written into {folder} ({_first_line(error)}); those before it "
+            f"are complete: make room, then run the same command again to go on from there"
+        ) from error
 
 
 def read_record(folder: str | os.PathLike[str]) -> dict[str, Any]:
@@ -86,14 +119,14 @@ def read_record(folder: str | os.PathLike[str]) -> dict[str, Any]:
     path = pathlib.Path(folder) / "record"
     if not path.is_dir():
         found = sorted(p.name for p in pathlib.Path(folder).glob("*"))[:8]
-        raise CheckpointError(
+        raise DamagedError(
             f"{folder} is no checkpoint of ppuda_jax: it has no 'record' (found {found}); pass a "
             f"run's workdir, one of its best/<step> or last/<step> folders, or one of save_ghn"
         )
     try:
         record = ocp.Checkpointer(ocp.JsonCheckpointHandler()).restore(path)
     except Exception as error:  # orbax raises many types for damaged files
-        raise CheckpointError(f"{path} is damaged: {_first_line(error)}") from error
+        raise DamagedError(f"{path} is damaged: {_first_line(error)}") from error
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise CheckpointError(
             f"{path} must say format {FORMAT}, received "
@@ -117,18 +150,18 @@ def read_tree(folder: str | os.PathLike[str], template: Any) -> Any:
     """
     path = pathlib.Path(folder).resolve()
     if not path.is_dir():
-        raise CheckpointError(f"{path.parent} has no '{path.name}'; it is no complete checkpoint")
+        raise DamagedError(f"{path.parent} has no '{path.name}'; it is no complete checkpoint")
     checkpointer = ocp.Checkpointer(ocp.StandardCheckpointHandler())
     try:
         stored = checkpointer.metadata(path).item_metadata.tree
     except Exception as error:
-        raise CheckpointError(f"{path} is damaged: {_first_line(error)}") from error
+        raise DamagedError(f"{path} is damaged: {_first_line(error)}") from error
     _compare(path, _leaves(stored), _leaves(template))
     host = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), template)
     try:
         return checkpointer.restore(path, args=ocp.args.StandardRestore(host))
     except Exception as error:
-        raise CheckpointError(f"{path} is damaged: {_first_line(error)}") from error
+        raise DamagedError(f"{path} is damaged: {_first_line(error)}") from error
 
 
 def save_ghn(path: str | os.PathLike[str], ghn: LoadedGHN) -> None:

@@ -58,7 +58,7 @@ def test_a_run_gives_its_best_checkpoint_else_its_last(ghn, tmp_path):
         run.save("last", step, scaled, {"count": np.asarray(step)}, record)
     run.wait()
     assert sorted(p.name for p in (tmp_path / "last").iterdir() if p.name.isdigit()) == ["2", "3"]
-    assert run.latest() == tmp_path / "last" / "3"
+    assert run.folders("last") == [tmp_path / "last" / "3", tmp_path / "last" / "2"]
     leaf = jax.tree.leaves(theta)[0]
     np.testing.assert_array_equal(
         jax.tree.leaves(checkpoints.load_ghn(tmp_path).theta)[0], leaf * 3

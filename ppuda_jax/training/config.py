@@ -39,7 +39,14 @@ class TrainConfig:
     epochs: int = described(300, "passes over the training images; `steps` takes precedence")
     steps: int | None = described(None, "updates to run, instead of `epochs`")
     time_limit_s: float | None = described(
-        None, "stop after this many seconds of training; the schedule then follows the clock"
+        None,
+        "stop after this many seconds of training (without start-up, validation and saving); the "
+        "schedule then follows the clock",
+    )
+    change_length: bool = described(
+        False,
+        "resume although steps, epochs or time_limit_s changed: the learning rate then follows the "
+        "new length, and a longer run raises it again",
     )
     session_limit_s: float | None = described(
         None, "save and stop this session after so many seconds, compilation included"

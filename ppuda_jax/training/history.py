@@ -1,8 +1,6 @@
 """How a hypernetwork was trained, in short: kept with a checkpoint that leaves its run's folder."""
 
 import dataclasses
-import json
-import os
 import pathlib
 from typing import Any
 
@@ -11,6 +9,7 @@ import numpy as np
 from ppuda_jax import checkpoints, config
 from ppuda_jax.ghn.loaded import LoadedGHN
 from ppuda_jax.training.config import TrainConfig
+from ppuda_jax.training.metrics import read_metrics
 
 _POINTS = 60  # of a learning curve
 _CURVE = ("step", "seconds", "loss", "accuracy")
@@ -48,16 +47,16 @@ def with_history(ghn: LoadedGHN) -> LoadedGHN:
         "networks": steps * settings.meta_batch_size,
         "images": steps * settings.batch_size,
         "seconds": round(float(record["elapsed_s"])),
-        "curve": _curve(folder / "metrics.jsonl", steps),
+        "curve": _curve(folder, steps),
     }
     earlier = ghn.metadata.get("training", [])  # of the hypernetwork that the run started from
     return dataclasses.replace(ghn, metadata={**ghn.metadata, "training": [*earlier, run]})
 
 
-def _curve(path: str | os.PathLike[str], steps: int) -> dict[str, list[float]]:
-    """Columns of at most 60 points of the metrics up to a step."""
-    lines = [json.loads(line) for line in pathlib.Path(path).read_text().splitlines()]
-    rows = [row for row in lines if "seconds" in row and row["step"] <= steps]
+def _curve(workdir: pathlib.Path, steps: int) -> dict[str, list[float]]:
+    """Columns of at most 60 points of the metrics up to a step; empty ones without metrics."""
+    lines = read_metrics(workdir)
+    rows = [row for row in lines if row["step"] <= steps and all(name in row for name in _CURVE)]
     if not rows:
         return {name: [] for name in _CURVE}
     parts = np.array_split(np.arange(len(rows)), min(_POINTS, len(rows)))

@@ -2,40 +2,38 @@
 
 A run is a pure function of its configuration: the state, the stream of architectures, the image
 order and the open averages are saved together, so that a resumed run equals an uninterrupted one
-bit for bit (unless its schedule follows the clock, `time_limit_s`).
+bit for bit, on the same number of CPU processors and devices, unless its schedule follows the clock
+(`time_limit_s`). On a GPU the same arithmetic is repeated from the same state, but its last bits
+are not promised: sums of rows that share an index are added in any order, and each process chooses
+the algorithms of its convolutions anew. XLA_FLAGS=--xla_gpu_deterministic_ops=true asks XLA for
+deterministic ones; what that gives here has not been measured.
 """
 
 import collections
 import contextlib
 import dataclasses
 import json
-import pathlib
+import math
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NoReturn
 
 import jax
 import numpy as np
-from flax import serialization
 
-from ppuda_jax import checkpoints, config, parallel
+from ppuda_jax import config, parallel
 from ppuda_jax.data.grouping import GroupingState, balanced_shares
 from ppuda_jax.data.stream import ArchitectureStream, MetaBatches
 from ppuda_jax.runtime.compilation import CompileCounter, compilation_cache
 from ppuda_jax.runtime.memory import freed_memory_kept
-from ppuda_jax.training.clock import Clock
+from ppuda_jax.training.clock import Clock, StoppedAtStart, StopReason
 from ppuda_jax.training.config import TrainConfig, learning_rate
-from ppuda_jax.training.metrics import MetricsLog, Window
-from ppuda_jax.training.programs import StepPrograms
+from ppuda_jax.training.metrics import MetricsLog, Window, say
+from ppuda_jax.training.programs import Example, StepPrograms
 from ppuda_jax.training.state import TrainState, best_theta, make_state
 from ppuda_jax.training.step import Metrics
-from ppuda_jax.training.task import (
-    NonFiniteError,
-    Task,
-    TrainResult,
-    refuse_other_images,
-    refuse_other_run,
-)
+from ppuda_jax.training.store import RunStore
+from ppuda_jax.training.task import NonFiniteError, Task, TrainResult
 
 _IN_FLIGHT = 2  # dispatches queued on the device before the oldest one's metrics are fetched
 
@@ -48,6 +46,8 @@ def train(settings: TrainConfig, task: Task) -> TrainResult:
 
     Raises:
         ValueError: settings that do not fit the devices, the data or the run in `workdir`.
+        CheckpointError: checkpoints that cannot be read or written.
+        OSError: metrics that cannot be written.
         NonFiniteError: `max_nonfinite` updates in a row were skipped.
     """
     with compilation_cache(settings.compilation_cache), CompileCounter() as compiles:
@@ -58,6 +58,23 @@ def train(settings: TrainConfig, task: Task) -> TrainResult:
             run.close()
 
 
+@dataclasses.dataclass(frozen=True)
+class _Dispatched:
+    """Steps that are queued on the device.
+
+    Attributes:
+        first_step: number of the first of them.
+        group: their meta-batches, without the arrays.
+        schedule: (progress, learning rate) that each of them was given.
+        metrics: arrays [K] that may still be computed.
+    """
+
+    first_step: int
+    group: MetaBatches
+    schedule: list[tuple[float, float]]
+    metrics: Metrics
+
+
 class _Run:
     """One session of a run; every attribute is either fixed or part of the saved position."""
 
@@ -65,10 +82,9 @@ class _Run:
         self.settings, self.task, self.compiles = settings, task, compiles
         self.topology = parallel.make_topology(settings.num_devices)
         self.total = settings.total_steps(task.images.num_images)
-        self.saved = None
-        if settings.workdir is not None:
-            self.saved = checkpoints.RunCheckpoints(settings.workdir)
-        state, record = self._start_or_resume()
+        self.store = RunStore(settings, self.topology, task.record["metadata"])
+        fresh = parallel.to_host(make_state(task.theta, settings))
+        state, record = self.store.resume(fresh, say)
         self.step = int(state.step)
         self.clock = Clock(settings, self.total, float(record.get("elapsed_s", 0.0)))
         self.best = record.get("best")
@@ -89,38 +105,17 @@ class _Run:
         self.programs = StepPrograms(task.loss_for, task.images.load, settings, self.topology)
         log_dir = settings.workdir if self.topology.is_primary else None
         self.log = MetricsLog(log_dir, self.total, self.step)
-        self.in_flight: collections.deque[tuple[int, MetaBatches, Metrics]] = collections.deque()
+        self.in_flight: collections.deque[_Dispatched] = collections.deque()
         self.offending: collections.deque[tuple[int, tuple[int, ...]]]
         self.offending = collections.deque(maxlen=settings.max_nonfinite)
-        self.line_step, self.line_time = self.step, time.monotonic()
+        self.line_step, self.line_seconds = self.step, self.clock.elapsed()
 
     def close(self) -> None:
         self.stream.close()
         self.log.close()
-        if self.saved is not None:
-            self.saved.close()
+        self.store.close()
 
     # ---- start -----------------------------------------------------------------------------
-
-    def _start_or_resume(self) -> tuple[TrainState, dict[str, Any]]:
-        fresh = parallel.to_host(make_state(self.task.theta, self.settings))
-        folder = self.saved.latest() if self.saved is not None else None
-        if folder is None:
-            if self.settings.workdir is not None and self.settings_path.parent.is_dir():
-                config.save_json(self.settings_path, self.settings)
-            return fresh, {}
-        record = checkpoints.read_record(folder)
-        refuse_other_run(self.settings, record["settings"], folder)
-        refuse_other_images(self.task.record["metadata"], record["metadata"], folder)
-        best = checkpoints.read_tree(folder / "theta", best_theta(fresh))
-        rest = checkpoints.read_tree(folder / "run", _run_arrays(fresh))
-        name = "theta" if fresh.average is None else "average"
-        state = serialization.from_state_dict(fresh, {"average": None, **rest, name: best})
-        return state, record
-
-    @property
-    def settings_path(self) -> pathlib.Path:
-        return pathlib.Path(self.settings.workdir).expanduser() / "config.json"
 
     def _warm_up(self) -> None:
         """Finds the variants of the first architectures and compiles them side by side."""
@@ -131,8 +126,8 @@ class _Run:
             shares = balanced_shares(counts, self.settings.variant_balance)
             self.stream.restrict(shares)
         steps = range(self.step, self.step + self.settings.steps_per_dispatch)
-        batches, rates = self._images_and_rates(steps)
-        examples = []
+        batches, rates = self._images(steps), self._placed_rates(self._schedule(steps))
+        examples: list[Example] = []
         for variant, surveys in chosen:
             arrays = self.stream.example(surveys)
             if arrays is not None:  # otherwise it is compiled when its first meta-batch comes
@@ -142,7 +137,7 @@ class _Run:
         started = time.monotonic()
         on_disk = self.programs.warm_up(examples)
         covered = sum(len(surveys) for _, surveys in chosen) / self.settings.probe_archs
-        self.log.say(
+        say(
             f"compiled {len(examples)} of {len(found)} variants, {covered:.1%} of the networks, in "
             f"{time.monotonic() - started:.1f} s ({on_disk} were in the cache)"
         )
@@ -151,45 +146,55 @@ class _Run:
 
     def loop(self) -> TrainResult:
         """Compiles and trains, until the run is over."""
-        with self.clock.catching_signals():
-            if self.step < self.total:
-                self._warm_up()
-            on_cpu = self.topology.devices[0].platform == "cpu"
-            with freed_memory_kept() if on_cpu else contextlib.nullcontext():
-                reason = self._train()
+        try:
+            with self.clock.catching_signals():
+                reason = self._start_and_train()
+        except StoppedAtStart:
+            reason = "signal"
         if reason != "finished":
-            self.log.say(f"stopped at step {self.step} of {self.total}: {reason}")
+            say(f"stopped at step {self.step} of {self.total}: {reason}")
         host = parallel.to_host(self.state)
         skipped = int(host.skipped)
         return TrainResult(
             best_theta(host), self.step, reason, skipped, self.programs.count, self.clock.elapsed()
         )
 
-    def _train(self) -> str:
+    def _start_and_train(self) -> StopReason:
+        if self.step < self.total:
+            self._warm_up()
+        on_cpu = self.topology.devices[0].platform == "cpu"
+        with freed_memory_kept() if on_cpu else contextlib.nullcontext():
+            return self._train()
+
+    def _train(self) -> StopReason:
         """Dispatches until the run is over, and saves; returns the reason."""
         self.clock.start_training()
-        self.line_step, self.line_time = self.step, time.monotonic()
         reason = self.clock.stop_reason(self.step)
         while reason is None:
             self._dispatch(next(self.stream))
             reason = self.clock.stop_reason(self.step)
         self._drain(0)
         self._save("last")
-        if self.saved is not None:
-            self.saved.wait()
+        self.store.wait()
         return reason
 
     def _dispatch(self, group: MetaBatches) -> None:
         """Queues the K steps of a group, and looks at results that have become old enough."""
         steps = range(self.step, self.step + self.settings.steps_per_dispatch)
-        batches, rates = self._images_and_rates(steps)
+        schedule = self._schedule(steps)
         networks = parallel.split(group.arrays, self.topology)
         self.state, metrics = self.programs.run(
-            group.variant, self.state, self.resident, networks, batches, rates
+            group.variant,
+            self.state,
+            self.resident,
+            networks,
+            self._images(steps),
+            self._placed_rates(schedule),
         )
         group = dataclasses.replace(group, arrays=None)
-        self.in_flight.append((self.step, group, metrics))
+        self.in_flight.append(_Dispatched(self.step, group, schedule, metrics))
         before, self.step, self.position = self.step, steps.stop, group.state
+        # Metrics are looked at two dispatches late, so that the device never waits for the host.
         self._drain(_IN_FLIGHT)
         if self._passed(before, self.settings.eval_every):
             self._evaluate()
@@ -197,43 +202,59 @@ class _Run:
             self._drain(0)
             self._save("last")
 
-    def _images_and_rates(self, steps: range) -> tuple[Any, Any]:
+    def _schedule(self, steps: range) -> list[tuple[float, float]]:
+        """(progress, learning rate) of steps; asked once per step, as the clock goes on."""
+        progress = [self.clock.progress(step) for step in steps]
+        return [(done, learning_rate(self.settings, done)) for done in progress]
+
+    def _images(self, steps: range) -> Any:
         rows = [self.task.images.batch(step) for step in steps]
         batches = jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
-        rates = [learning_rate(self.settings, self.clock.progress(step)) for step in steps]
-        return parallel.replicate((batches, np.asarray(rates, np.float32)), self.topology)
+        return parallel.replicate(batches, self.topology)
+
+    def _placed_rates(self, schedule: Sequence[tuple[float, float]]) -> jax.Array:
+        rates = np.asarray([rate for _, rate in schedule], np.float32)
+        return parallel.replicate(rates, self.topology)
 
     def _drain(self, left: int) -> None:
         """Fetches the metrics of all but the newest `left` dispatches; they may stop the run."""
         while len(self.in_flight) > left:
-            first, group, metrics = self.in_flight.popleft()
-            host = parallel.to_host(metrics)
+            done = self.in_flight.popleft()
+            host = parallel.to_host(done.metrics)
             size = self.settings.meta_batch_size
             for k in range(len(host["loss"])):
                 row = {name: values[k] for name, values in host.items()}
                 self.window.add(row)
                 if not row["finite"]:
-                    self.offending.append((first + k, group.indices[k * size : (k + 1) * size]))
+                    indices = done.group.indices[k * size : (k + 1) * size]
+                    self.offending.append((done.first_step + k, indices))
                 if row["skipped_in_a_row"] >= self.settings.max_nonfinite:
                     self._stop_non_finite(int(row["skipped_in_a_row"]))
-                self._log_step(first + k + 1, row, group.state)
+                self._log_step(done.first_step + k + 1, row, done.group.state, done.schedule[k])
 
-    def _log_step(self, step: int, row: Mapping[str, Any], position: GroupingState) -> None:
-        speed = (step - self.line_step) / max(1e-9, time.monotonic() - self.line_time)
+    def _log_step(
+        self,
+        step: int,
+        row: Mapping[str, Any],
+        position: GroupingState,
+        schedule: tuple[float, float],
+    ) -> None:
+        seconds = self.clock.elapsed()
+        speed = (step - self.line_step) / max(1e-9, seconds - self.line_seconds)
         nets = speed * self.settings.meta_batch_size
         shown = {"loss": f"{row['loss']:.3f}", "acc": f"{row.get('accuracy', 0):.3f}"}
         shown |= {"nets/s": f"{nets:.1f}", "compiled": str(self.programs.count)}
         self.log.advance(step, shown)
         if step % self.settings.log_every:
             return
-        progress = self.clock.progress(step - 1)
+        progress, rate = schedule
         self.log.write(
             step,
             {
                 **self.window.take(),
-                "learning_rate": learning_rate(self.settings, progress),
+                "learning_rate": rate,
                 "progress": progress,
-                "seconds": round(self.clock.elapsed(), 3),
+                "seconds": round(seconds, 3),
                 "steps_per_s": speed,
                 "nets_per_s": nets,
                 "programs": self.programs.count,
@@ -243,60 +264,56 @@ class _Run:
                 "compiler_calls": self.compiles.calls,
             },
         )
-        self.line_step, self.line_time = step, time.monotonic()
+        self.line_step, self.line_seconds = step, seconds
 
     def _passed(self, before: int, every: int) -> bool:
         return bool(every) and self.step // every > before // every
 
     # ---- saving ----------------------------------------------------------------------------
 
-    def _save(self, name: str) -> None:
-        if self.saved is None or not self.step:
-            return
-        host = parallel.to_host(self.state)
-        record = {
-            **self.task.record,
-            "settings": config.to_dict(self.settings),
-            "step": self.step,
-            "elapsed_s": self.clock.elapsed(),
-            "best": self.best,
-            "window": self.window.to_dict(),
-            "stream": (self.position or GroupingState()).to_dict(),
-        }
-        self.saved.save(name, self.step, best_theta(host), _run_arrays(host), record)
+    def _save(self, name: Literal["last", "best"]) -> None:
+        with self.clock.paused():
+            record = {
+                **self.task.record,
+                "settings": config.to_dict(self.settings),
+                "step": self.step,
+                "elapsed_s": self.clock.elapsed(),
+                "best": self.best,
+                "window": self.window.to_dict(),
+                "stream": (self.position or GroupingState()).to_dict(),
+            }
+            self.store.save(name, parallel.to_host(self.state), record)
 
     def _evaluate(self) -> None:
         if self.task.evaluate is None:
             return
         self._drain(0)
-        values = dict(self.task.evaluate(best_theta(self.state), self.step))
+        with self.clock.paused():
+            values = dict(self.task.evaluate(best_theta(self.state), self.step))
         self.log.write(self.step, values)
         score = values.get("val_accuracy")
-        if score is not None and (self.best is None or score > self.best):
+        if score is None:
+            return
+        better = math.isfinite(score) and (self.best is None or score > self.best)
+        # Each host computes its own score, and rounding may tell them apart; all must save, or
+        # those that do wait for the others for ever.
+        if bool(parallel.agree(np.asarray(better))):
             self.best = float(score)
             self._save("best")
 
-    def _stop_non_finite(self, count: int) -> None:
+    def _stop_non_finite(self, count: int) -> NoReturn:
         """Saves the architectures of the skipped updates and raises."""
         report = [
             {"step": step, "networks": self.stream.describe(indices)}
             for step, indices in self.offending
         ]
         where = "(no workdir to save the architectures in)"
-        if self.settings.workdir is not None:
-            path = self.settings_path.with_name(f"nonfinite_{self.step}.json")
-            config.write_atomic(path, json.dumps(report, indent=1))
+        if self.store.folder is not None:
+            path = self.store.folder / f"nonfinite_{self.step}.json"
+            if self.topology.is_primary:
+                config.write_atomic(path, json.dumps(report, indent=1))
             where = f"their architectures are in {path}"
         raise NonFiniteError(
             f"the last {count} updates were skipped because loss or gradient was not finite; "
             f"{where}; resume from an earlier checkpoint with a lower learning_rate"
         )
-
-
-def _run_arrays(state: TrainState) -> dict[str, Any]:
-    """Everything of a state but `best_theta`, as nested dicts of arrays."""
-    arrays = serialization.to_state_dict(state)
-    average = arrays.pop("average")
-    if average is None:
-        del arrays["theta"]
-    return arrays

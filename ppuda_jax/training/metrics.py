@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import tqdm
 
+from ppuda_jax import config
+
 
 class Window:
     """Sums of metrics since the last line; JSON-ready, so that a resumed run logs the same."""
@@ -80,11 +82,6 @@ class MetricsLog:
             self._bar.set_postfix(shown, refresh=False)
             self._bar.update(step - self._bar.n)
 
-    def say(self, text: str) -> None:
-        """Prints a line above the bar."""
-        self._bar.write(text, file=sys.stderr)
-        sys.stderr.flush()
-
     def write(self, step: int, values: Mapping[str, Any]) -> None:
         """Appends one line of metrics; shown as text where there is no bar."""
         line = {"step": step, **values}
@@ -95,7 +92,7 @@ class MetricsLog:
                 if isinstance(value, int | float):
                     self._events.add_scalar(name, value, step)
         if self._bar.disable:
-            self.say("  ".join(f"{k} {_short(v)}" for k, v in line.items()))
+            say("  ".join(f"{k} {_short(v)}" for k, v in line.items()))
 
     def close(self) -> None:
         """Flushes and closes everything."""
@@ -105,23 +102,40 @@ class MetricsLog:
             self._events.close()
 
 
+def say(text: str) -> None:
+    """Prints a line on stderr, above a progress bar if there is one."""
+    tqdm.tqdm.write(text, file=sys.stderr)
+    sys.stderr.flush()
+
+
 def read_metrics(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """Reads all lines of `metrics.jsonl`; a half-written last line is left out."""
-    path = pathlib.Path(workdir) / "metrics.jsonl"
+    """Reads the lines of `metrics.jsonl`; none where there is no file.
+
+    What is no line of metrics is left out: the half line of a killed session, that of a full disk
+    which the next line continues, and whatever else was written into the file.
+    """
+    path = pathlib.Path(workdir).expanduser() / "metrics.jsonl"
     return _complete_lines(path) if path.exists() else []
 
 
 def _complete_lines(path: pathlib.Path) -> list[dict[str, Any]]:
-    lines = path.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1]]
+    # Bytes that are no text are no metrics either, so they may be replaced.
+    *lines, _ = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    rows = []
+    for line in lines:
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if isinstance(row, dict) and type(row.get("step")) is int:
+            rows.append(row)
+    return rows
 
 
 def _drop_after(path: pathlib.Path, step: int) -> None:
     if path.exists():
         kept = [line for line in _complete_lines(path) if line["step"] <= step]
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-        os.replace(temporary, path)
+        config.write_atomic(path, "".join(json.dumps(line) + "\n" for line in kept))
 
 
 def _short(value: Any) -> str:

@@ -18,9 +18,10 @@ EvaluateFn = Callable[[Any, int], Mapping[str, float]]
 _FREE_FIELDS = frozenset(
     {
         "data_dir",
-        "steps",
+        "steps",  # these three: see _refuse_other_length
         "epochs",
         "time_limit_s",
+        "change_length",
         "session_limit_s",
         "arch_workers",
         "num_devices",
@@ -69,10 +70,11 @@ class TrainResult:
     Attributes:
         theta: parameters, NumPy arrays.
         step: updates tried.
-        reason: "finished", "time limit", "session limit" or "signal".
+        reason: "finished", "time limit", "session limit" or "signal"; after a signal during
+            start-up nothing was trained.
         skipped: updates left out as not finite.
         programs: compiled steps.
-        seconds: training time over all sessions, compilation at start-up excluded.
+        seconds: training time over all sessions, without start-up, validation and saving.
     """
 
     theta: Any
@@ -111,7 +113,8 @@ def refuse_other_run(
 ) -> None:
     """Raises ValueError unless `saved` settings (a dict) may be continued with `settings`.
 
-    Fields that did not exist when a run was saved had their default.
+    Fields that did not exist when a run was saved had their default. The length of a run may
+    change if that changes no learning rate, or if `settings.change_length` asks for it.
     """
     current = config.to_dict(settings)
     saved = {**config.to_dict(TrainConfig()), **saved}
@@ -126,3 +129,26 @@ def refuse_other_run(
             f"{where} belongs to another run; choose another workdir, or the same settings "
             f"({'; '.join(differing)})"
         )
+    _refuse_other_length(settings, saved, where)
+
+
+def _refuse_other_length(
+    settings: TrainConfig, saved: Mapping[str, Any], where: str | os.PathLike[str]
+) -> None:
+    """The rate follows the fraction of the run that is done, so that a longer run raises it."""
+    constant = settings.lr_schedule == "constant" and not settings.lr_warmup
+    now = config.to_dict(settings)
+    if constant or settings.change_length or _length(now) == _length(saved):
+        return
+    raise ValueError(
+        f"the learning rate of {where} follows the fraction of the run that is done, so that "
+        f"another length changes it at once: received {_length(now)}, the run was started with "
+        f"{_length(saved)}; resume with that, or set change_length to follow the new schedule from "
+        f"here on"
+    )
+
+
+def _length(settings: Mapping[str, Any]) -> str:
+    name = "epochs" if settings["steps"] is None else "steps"
+    limit = settings["time_limit_s"]
+    return f"{name}={settings[name]}" + ("" if limit is None else f", time_limit_s={limit:g}")

@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import time
 
 from ppuda_jax.training.clock import Clock
 from tests.training import toy
@@ -26,8 +27,10 @@ def test_signals_stop_and_handlers_are_put_back():
     clock = Clock(toy.settings(), 10, 0.0)
     before = signal.getsignal(signal.SIGTERM)
     with clock.catching_signals():
+        clock.start_training()
         os.kill(os.getpid(), signal.SIGTERM)
         assert clock.stop_reason(1) == "signal"
+        assert signal.getsignal(signal.SIGTERM) == before  # the next one ends the process
     assert signal.getsignal(signal.SIGTERM) == before
 
 
@@ -43,3 +46,15 @@ def test_other_threads_leave_signals_alone():
     thread.start()
     thread.join()
     assert seen == [before]
+
+
+def test_pauses_and_start_up_are_no_training_time():
+    clock = Clock(toy.settings(), 10, elapsed_before=5.0)
+    time.sleep(0.2)
+    assert clock.elapsed() == 5.0
+    clock.start_training()
+    with clock.paused():
+        time.sleep(0.2)
+    started = time.monotonic()
+    time.sleep(0.05)
+    assert 5.05 <= clock.elapsed() < 5.1 + time.monotonic() - started

@@ -62,3 +62,18 @@ def test_it_is_kept_by_save_ghn(tmp_path):
     checkpoints.save_ghn(tmp_path / "alone", ghn)
     alone = checkpoints.load_ghn(tmp_path / "alone")
     assert alone.metadata == ghn.metadata and with_history(alone) is alone
+
+
+def test_metrics_that_are_cut_off_foreign_or_gone(tmp_path):
+    run = make_run(tmp_path / "run", lines=3, steps=30)
+    file = tmp_path / "run" / "metrics.jsonl"
+    clean = with_history(checkpoints.load_ghn(run)).metadata["training"]
+    foreign = '\n\nnotes\n[1, 2]\n7\n{"step": "x"}\n{"step": 20, "seconds": 1.0}\n'
+    file.write_text(foreign + file.read_text() + '{"step": 40, "los')
+    with file.open("ab") as out:
+        out.write(b"\xff\xfe")
+    assert with_history(checkpoints.load_ghn(run)).metadata["training"] == clean
+    for gone in (lambda: file.write_text(""), file.unlink):
+        gone()
+        (training,) = with_history(checkpoints.load_ghn(run)).metadata["training"]
+        assert training["curve"] == {"step": [], "seconds": [], "loss": [], "accuracy": []}

@@ -1,8 +1,10 @@
 """The loop: exact resume after kill -9, clean stops, refusals."""
 
+import dataclasses
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +17,7 @@ import pytest
 from ppuda_jax import checkpoints
 from ppuda_jax.training.loop import train
 from ppuda_jax.training.metrics import read_metrics
+from ppuda_jax.training.programs import StepPrograms
 from ppuda_jax.training.task import NonFiniteError
 from tests.training import toy
 
@@ -126,27 +129,161 @@ def test_another_run_in_the_folder_is_refused(whole):
         train(config, toy.task(config))
 
 
-def test_damaged_checkpoints_are_refused(whole, tmp_path):
-    import shutil
+def cut(folder, item, kept=0):
+    for data in (folder / item).rglob("*"):
+        if data.is_file():
+            os.truncate(data, int(kept * data.stat().st_size))
 
+
+@pytest.mark.parametrize(
+    ("item", "kept"), [("theta", 0), ("theta", 0.5), ("run", 0), ("record", 0.5), ("record", 0)]
+)
+def test_the_checkpoint_before_a_damaged_one_is_taken(whole, tmp_path, capsys, item, kept):
     copy = tmp_path / "copy"
     shutil.copytree(whole, copy)
-    for data in (copy / "last" / "24" / "theta").rglob("*"):
-        if data.is_file():
-            data.write_bytes(b"")
+    cut(copy / "last" / "24", item, kept)
     config = three_variants(copy)
-    with pytest.raises(checkpoints.CheckpointError, match="theta is damaged"):
+    assert train(config, toy.task(config)).step == 24
+    shown = capsys.readouterr().err
+    assert f"resuming from {copy}/last/18 instead" in shown
+    assert f"moved the damaged checkpoint {copy}/last/24 to {copy}/damaged/last-24" in shown
+    assert_same_run(copy, whole)
+
+
+def test_a_checkpoint_without_an_item_is_damaged(whole, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(whole, copy)
+    shutil.rmtree(copy / "last" / "24" / "record")
+    config = three_variants(copy)
+    train(config, toy.task(config))
+    assert_same_run(copy, whole)
+
+
+def test_a_run_without_an_intact_checkpoint_is_not_started_again(whole, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(whole, copy)
+    for step in ("18", "24"):
+        cut(copy / "last" / step, "theta")
+    config = three_variants(copy)
+    with pytest.raises(checkpoints.CheckpointError, match="no checkpoint in .*last can be read"):
         train(config, toy.task(config))
+    assert sorted(p.name for p in (copy / "last").iterdir() if p.name.isdigit()) == ["18", "24"]
 
 
-def test_time_limit_drives_the_schedule_and_stops(tmp_path):
+def test_a_longer_run_must_be_asked_for(whole, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(whole, copy)
+    config = three_variants(copy, steps=30)
+    with pytest.raises(ValueError, match="received steps=30, the run was started with steps=24"):
+        train(config, toy.task(config))
+    config = dataclasses.replace(config, change_length=True)
+    assert train(config, toy.task(config)).step == 30
+
+
+def test_the_schedule_decides_the_updates(tmp_path):
+    """Behind a drop to a millionth of the rate theta stands still."""
+    seen = {}
     config = toy.settings(
-        workdir=str(tmp_path), steps=1_000_000, time_limit_s=1.5, checkpoint_every=10**6
+        workdir=str(tmp_path),
+        eval_every=6,
+        average_decay=0.0,
+        lr_milestones=(0.5,),
+        lr_drop=1e-6,
+        log_every=1,
+    )
+
+    def evaluate(theta, step):
+        seen[step] = np.concatenate([np.ravel(x) for x in jax.tree.leaves(jax.device_get(theta))])
+        return {}
+
+    train(config, toy.task(config, evaluate=evaluate))
+    moved = {step: np.abs(seen[step] - seen[step - 6]).max() for step in (12, 18, 24)}
+    assert moved[12] > 1e-4 and max(moved[18], moved[24]) < 1e-6
+    rows = [line for line in lines(tmp_path) if "learning_rate" in line]
+    rates = {line["step"]: line["learning_rate"] for line in rows}
+    assert rates[12] == pytest.approx(1e-3) and rates[13] == pytest.approx(1e-9)
+
+
+def test_the_average_is_what_is_validated(tmp_path):
+    seen = {}
+
+    def evaluate(theta, step):
+        seen[step] = jax.device_get(theta)
+        return {}
+
+    config = toy.settings(workdir=str(tmp_path), eval_every=24)
+    train(config, toy.task(config, evaluate=evaluate))
+    arrays = final_arrays(tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, seen[24], arrays["theta"])
+    assert not np.array_equal(seen[24]["kernel"], arrays["run"]["theta"]["kernel"])
+
+
+def test_validation_is_no_training_time(tmp_path):
+    config = toy.settings(workdir=str(tmp_path), eval_every=12, time_limit_s=1e6)
+
+    def evaluate(theta, step):
+        time.sleep(1.5)
+        return {"val_accuracy": 0.1}
+
+    started = time.monotonic()
+    result = train(config, toy.task(config, evaluate=evaluate))
+    assert result.seconds <= time.monotonic() - started - 2 * 1.5
+    assert result.seconds == pytest.approx(lines_with_time(tmp_path)[-1], abs=0.5)
+
+
+def lines_with_time(workdir):
+    return [line["seconds"] for line in read_metrics(workdir) if "seconds" in line]
+
+
+def test_the_logged_rate_is_the_one_that_was_used(tmp_path, monkeypatch):
+    """Under a schedule that follows the clock, which goes on until the line is written."""
+    used = []
+    run = StepPrograms.run
+
+    def spy(self, *args):
+        used.extend(np.asarray(args[-1]).tolist())
+        return run(self, *args)
+
+    monkeypatch.setattr(StepPrograms, "run", spy)
+    config = toy.settings(
+        workdir=str(tmp_path), time_limit_s=60.0, lr_schedule="cosine", log_every=1
+    )
+    train(config, toy.task(config, toy.ToyNetworks(slow=0.01)))
+    logged = [line["learning_rate"] for line in read_metrics(tmp_path)]
+    np.testing.assert_allclose(logged, used, rtol=1e-6)
+    assert len(set(used)) > 20
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_during_start_up_ends_in_order(tmp_path, capfd, number):
+    class Signalled(toy.ToyNetworks):
+        def survey(self, index):
+            os.kill(os.getpid(), number)
+            time.sleep(60)
+            raise AssertionError("start-up went on")
+
+    before = signal.getsignal(number)
+    config = toy.settings(workdir=str(tmp_path))
+    result = train(config, toy.task(config, Signalled()))
+    assert (result.step, result.reason, result.seconds) == (0, "signal", 0.0)
+    assert signal.getsignal(number) == before
+    shown = capfd.readouterr().err
+    assert "stopping: start-up is left" in shown and "stopped at step 0 of 24: signal" in shown
+    assert train(config, toy.task(config)).step == 24
+
+
+def test_the_time_limit_stops_a_run_and_drives_its_schedule(tmp_path):
+    config = toy.settings(
+        workdir=str(tmp_path), steps=10**6, time_limit_s=1.5, checkpoint_every=10**6, log_every=1
     )
     result = train(config, toy.task(config, toy.ToyNetworks(slow=0.01)))
-    assert result.reason == "time limit" and 1.5 <= result.seconds < 5
-    rates = [line["learning_rate"] for line in read_metrics(tmp_path)]
-    assert rates[0] == 1e-3 and rates[-1] == pytest.approx(1e-5)
+    assert result.reason == "time limit" and result.seconds >= 1.5
+    rows = read_metrics(tmp_path)
+    assert rows[0]["learning_rate"] == 1e-3
+    for row in rows:
+        expected = 1e-3 * 0.1 ** sum(mark <= row["progress"] for mark in config.lr_milestones)
+        assert row["learning_rate"] == pytest.approx(expected)
+    assert rows[-1]["progress"] > 0.5
     assert (tmp_path / "last" / str(result.step)).is_dir()
 
 
@@ -175,6 +312,24 @@ def test_the_best_checkpoint_is_kept(tmp_path):
     shown = [line["val_accuracy"] for line in read_metrics(tmp_path) if "val_accuracy" in line]
     assert shown == [0.1, 0.5, 0.3, 0.4]
     assert checkpoints.read_record(tmp_path / "best" / "12")["best"] == 0.5
+
+
+def test_a_score_that_is_no_number_is_never_the_best(tmp_path):
+    scores = iter([float("nan"), 0.2, float("inf"), 0.1])
+    config = toy.settings(workdir=str(tmp_path), eval_every=6)
+    train(config, toy.task(config, evaluate=lambda theta, step: {"val_accuracy": next(scores)}))
+    assert [p.name for p in (tmp_path / "best").iterdir() if p.name.isdigit()] == ["12"]
+
+
+def test_a_damaged_best_checkpoint_is_said_and_made_again(tmp_path, capsys):
+    config = toy.settings(workdir=str(tmp_path), eval_every=6, lr_schedule="constant")
+    score = {"val_accuracy": 0.5}
+    train(config, toy.task(config, evaluate=lambda theta, step: score))
+    cut(tmp_path / "best" / "6", "theta")
+    config = dataclasses.replace(config, steps=30)
+    train(config, toy.task(config, evaluate=lambda theta, step: {"val_accuracy": 0.1}))
+    assert "the best checkpoint is lost" in capsys.readouterr().err
+    assert [p.name for p in (tmp_path / "best").iterdir() if p.name.isdigit()] == ["30"]
 
 
 def test_rare_variants_can_be_left_out():

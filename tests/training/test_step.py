@@ -97,3 +97,19 @@ def test_the_average_follows_theta():
 def test_augmentation_follows_seed_and_step():
     images = [run(toy.ToyNetworks(), seed=seed)[1]["loss"] for seed in (1, 1, 2)]
     assert images[0] == images[1] != images[2]
+
+
+def test_every_step_draws_anew():
+    """The same images and networks: only the step's number tells the keys apart."""
+
+    def draws(theta, networks, images, labels, rng):
+        loss, _ = toy.loss_for("variant0")(theta, networks, images, labels, rng)
+        return loss, {"crop": images.mean(), "dropout": jax.random.uniform(rng)}
+
+    step = make_step(draws, TASK.images.load, CONFIG)
+    resident, networks, batches, rates = arguments(toy.ToyNetworks(), 3, rate=0.0)
+    same = jax.tree.map(lambda x: np.repeat(x[:1], 3, axis=0), (networks, batches))
+    state = make_state(toy.theta(), CONFIG)
+    _, metrics = jax.jit(make_dispatch(step))(state, resident, *same, rates)
+    for name in ("crop", "dropout"):
+        assert len(set(np.asarray(metrics[name]).tolist())) == 3, name
