@@ -32,6 +32,8 @@ FREE = {
 }
 LENGTH = {"steps", "epochs", "time_limit_s"}
 OTHER = {
+    "flip": True,
+    "image_size": 224,
     "dataset": "cifar10",
     "model": "mlp",
     "lr_schedule": "cosine",
