@@ -91,6 +91,7 @@ def _instruction(branch: Any, options: BenchConfig) -> tuple[Timed, Timed]:
     from jax import lax
 
     from ppuda_jax.executor.branches import pullback
+    from ppuda_jax.nets.context import DEFAULT
 
     rng = np.random.default_rng(0)
     size, channels = options.size, options.channels
@@ -100,7 +101,7 @@ def _instruction(branch: Any, options: BenchConfig) -> tuple[Timed, Timed]:
 
     mats, vecs = normal(branch.mats, channels, channels), normal(branch.vecs, channels)
     inputs, gate = normal(2, options.batch_size, size, size, channels), jnp.ones(())
-    output = jax.eval_shape(branch.apply, mats, vecs, inputs[:1], gate)
+    output = jax.eval_shape(branch.apply, mats, vecs, inputs[:1], gate, DEFAULT)
     cotangent = normal(*output.shape)
 
     def looped(one: Callable[..., Any]) -> Timed:
@@ -117,8 +118,8 @@ def _instruction(branch: Any, options: BenchConfig) -> tuple[Timed, Timed]:
         return lambda: jax.block_until_ready(compiled(mats, vecs, inputs, cotangent))
 
     return (
-        looped(lambda m, v, x, g: branch.apply(m, v, x, gate)),
-        looped(lambda m, v, x, g: pullback(branch)(m, v, x, gate, g)),
+        looped(lambda m, v, x, g: branch.apply(m, v, x, gate, DEFAULT)),
+        looped(lambda m, v, x, g: pullback(branch, DEFAULT)(m, v, x, gate, g)),
     )
 
 

@@ -13,11 +13,12 @@ from ppuda_jax.evaluation.images import Batch, EvalImages
 from ppuda_jax.evaluation.networks import EvalNet
 from ppuda_jax.evaluation.runners import UnfitError, count_hits
 from ppuda_jax.executor import run
+from ppuda_jax.executor.arrays import Tables
 from ppuda_jax.executor.layout import Variant, layout_of
 from ppuda_jax.executor.program import Program, make_program
 from ppuda_jax.executor.tables import CapacityError, empty_tables, pack_params
 from ppuda_jax.ghn.loaded import LoadedGHN
-from ppuda_jax.nets import norms
+from ppuda_jax.nets.context import OpContext
 from ppuda_jax.parallel import Topology, jit_sum
 from ppuda_jax.prediction.block_classes import capacity_of
 from ppuda_jax.prediction.blocks import MAX_BLOCK
@@ -73,10 +74,11 @@ class ExecutorRunner:
         return prepared
 
     def _score(self, variant: Variant, calibration: int) -> CachedFunction:
+        context = OpContext(norm_images=calibration)
+
         def score(tables, programs, images, labels, weights):
-            with norms.statistics_of_first(calibration):
-                logits = run.logits(variant, tables, programs, images.astype(self.dtype))[0]
-            return count_hits(logits, labels, weights)
+            logits = run.logits(variant, tables, programs, images.astype(self.dtype), context)
+            return count_hits(logits[0], labels, weights)
 
         split_args = (False, False, True, True, True)
         return CachedFunction(
@@ -131,16 +133,16 @@ class InExecutor:
         score_args = (shapes, self.arrays.programs, batch.images, batch.labels, batch.weights)
         self._held.append(self._score.load(*score_args))
 
-    def predict(self, ghn: LoadedGHN) -> run.Tables:
+    def predict(self, ghn: LoadedGHN) -> Tables:
         """See `Prepared`."""
         return self._predict(ghn)(ghn.theta, self.arrays)
 
-    def pack(self, params: Mapping[str, Any]) -> run.Tables:
+    def pack(self, params: Mapping[str, Any]) -> Tables:
         """See `Prepared`."""
         tables = pack_params([self._program], [params], capacity_of(self.variant, 1))
         return jax.tree.map(jnp.asarray, tables)
 
-    def score(self, params: run.Tables, batch: Batch) -> jax.Array:
+    def score(self, params: Tables, batch: Batch) -> jax.Array:
         """See `Prepared`."""
         return self._score(params, self.arrays.programs, batch.images, batch.labels, batch.weights)
 

@@ -15,7 +15,7 @@ from ppuda_jax.evaluation.runners import count_hits
 from ppuda_jax.ghn.loaded import LoadedGHN
 from ppuda_jax.graphs.arch_graph import ArchGraph
 from ppuda_jax.graphs.from_plan import graph_from_plan
-from ppuda_jax.nets import norms
+from ppuda_jax.nets.context import OpContext
 from ppuda_jax.nets.network import Network
 from ppuda_jax.nets.zoo import build_model
 from ppuda_jax.parallel import Topology, jit_sum
@@ -48,10 +48,11 @@ class NetworkRunner:
 
     def prepare(self, net: EvalNet, images: EvalImages, ghn: LoadedGHN | None) -> "ByItself":
         """See `Runner`."""
+        context = OpContext(norm_images=images.calibration)
         module: nn.Module = (
-            Network(net.plan)
+            Network(net.plan, context=context)
             if net.plan is not None
-            else build_model(net.model or "", net.num_classes, net.image_size)
+            else build_model(net.model or "", net.num_classes, net.image_size, context)
         )
         prepared = ByItself(net, module, self._score(net, module, images.calibration))
         prepared.load(images, ghn)
@@ -59,8 +60,7 @@ class NetworkRunner:
 
     def _score(self, net: EvalNet, module: nn.Module, calibration: int) -> CachedFunction:
         def score(params, images, labels, weights):
-            with norms.statistics_of_first(calibration):
-                logits = module.apply({"params": params}, images.astype(self.dtype))
+            logits = module.apply({"params": params}, images.astype(self.dtype))
             return count_hits(jnp.asarray(logits, jnp.float32), labels, weights)
 
         split_args = (False, True, True, True)

@@ -19,8 +19,9 @@ import jax
 import jax.numpy as jnp
 
 from ppuda_jax.nets import ops
+from ppuda_jax.nets.context import OpContext
 
-Apply = Callable[[jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]
+Apply = Callable[[jax.Array, jax.Array, jax.Array, jax.Array, OpContext], jax.Array]
 Pullback = Callable[..., tuple[jax.Array, jax.Array, jax.Array]]
 
 
@@ -32,8 +33,8 @@ class Branch(NamedTuple):
       sources: K, registers read side by side.
       mats: matrices [I, O] read.
       vecs: vectors [O] read.
-      apply: (mats [mats, I, O], vecs [vecs, O], x [K, B, H, W, I], gate) -> [B, H', W', O];
-        `gate` is 1 if the network has norms, else 0.
+      apply: (mats [mats, I, O], vecs [vecs, O], x [K, B, H, W, I], gate, context) ->
+        [B, H', W', O]; `gate` is 1 if the network has norms, else 0.
       norm: whether a norm follows; its scale and bias are the last two vectors.
     """
 
@@ -45,23 +46,23 @@ class Branch(NamedTuple):
     norm: bool = True
 
 
-def pullback(branch: Branch) -> Pullback:
+def pullback(branch: Branch, context: OpContext) -> Pullback:
     """The instruction's gradient: (mats, vecs, x, gate, g) -> (mats, vecs, x) cotangents."""
 
     def run(mats, vecs, x, gate, g):
-        _, vjp = jax.vjp(lambda m, v, y: branch.apply(m, v, y, gate), mats, vecs, x)
+        _, vjp = jax.vjp(lambda m, v, y: branch.apply(m, v, y, gate, context), mats, vecs, x)
         return vjp(g)
 
     return run
 
 
-def _add(mats, vecs, x, gate):
-    del mats, vecs, gate
+def _add(mats, vecs, x, gate, context):
+    del mats, vecs, gate, context
     return x[0]
 
 
 def _pool(op, stride):
-    return lambda mats, vecs, x, gate: op((), x[0], stride=stride)
+    return lambda mats, vecs, x, gate, context: op((), x[0], stride=stride, context=context)
 
 
 def _cast(mats, x):
@@ -69,19 +70,21 @@ def _cast(mats, x):
 
 
 def _conv(k, stride):
-    def run(mats, vecs, x, gate):
+    def run(mats, vecs, x, gate, context):
         del vecs, gate
         kernel = _cast(mats, x).reshape(k, k, *mats.shape[1:])
-        return ops.conv_norm((kernel,), x[0], stride=stride)
+        return ops.conv_norm((kernel,), x[0], stride=stride, context=context)
 
     return run
 
 
 def _conv_7x1_1x7(stride):
-    def run(mats, vecs, x, gate):
+    def run(mats, vecs, x, gate, context):
         del vecs, gate
         mats = _cast(mats, x)
-        return ops.conv_7x1_1x7((mats[:7][None], mats[7:][:, None]), x[0], stride=stride)
+        return ops.conv_7x1_1x7(
+            (mats[:7][None], mats[7:][:, None]), x[0], stride=stride, context=context
+        )
 
     return run
 
@@ -92,36 +95,43 @@ def _separable_kernels(mats, vecs, k, x):
 
 
 def _sep_conv(k, stride):
-    def run(mats, vecs, x, gate):
+    def run(mats, vecs, x, gate, context):
         half = k * k + 2
         first = (*_separable_kernels(mats[:1], vecs, k, x), vecs[half - 2], vecs[half - 1], gate)
-        hidden = ops.separable(first, x[0], stride=stride)
-        return ops.separable(_separable_kernels(mats[1:], vecs[half:], k, x), hidden)
+        hidden = ops.separable(first, x[0], stride=stride, context=context)
+        return ops.separable(
+            _separable_kernels(mats[1:], vecs[half:], k, x), hidden, context=context
+        )
 
     return run
 
 
 def _dil_conv(k, stride):
-    def run(mats, vecs, x, gate):
+    def run(mats, vecs, x, gate, context):
         del gate
-        return ops.dil_conv(_separable_kernels(mats, vecs, k, x), x[0], stride=stride)
+        return ops.dil_conv(
+            _separable_kernels(mats, vecs, k, x), x[0], stride=stride, context=context
+        )
 
     return run
 
 
 def _cse(stride):
-    def run(mats, vecs, x, gate):
+    def run(mats, vecs, x, gate, context):
         del gate
         mats, vecs, half = _cast(mats, x), _cast(vecs, x), x.shape[-1] // 2
         return ops.cse(
-            (mats[0, :, :half], vecs[0, :half], mats[1, :half], vecs[1]), x[0], stride=stride
+            (mats[0, :, :half], vecs[0, :half], mats[1, :half], vecs[1]),
+            x[0],
+            stride=stride,
+            context=context,
         )
 
     return run
 
 
 def _msa(stride):
-    def run(mats, vecs, x, gate):
+    def run(mats, vecs, x, gate, context):
         del gate
         mats, wide = _cast(mats, x), _cast(vecs, x)
         qkv = jnp.concatenate(list(mats[:3]), axis=-1)
@@ -141,6 +151,7 @@ def _msa(stride):
             ),
             x[0],
             stride=stride,
+            context=context,
         )
 
     return run
@@ -151,22 +162,22 @@ def _side_by_side(x):
     return x[0] if x.shape[0] == 1 else jnp.concatenate(list(x), axis=-1)
 
 
-def _preprocess(mats, vecs, x, gate):
+def _preprocess(mats, vecs, x, gate, context):
     del vecs, gate
     kernel = _cast(mats, x).reshape(1, 1, -1, mats.shape[-1])
-    return ops.conv_norm((kernel,), _side_by_side(x))
+    return ops.conv_norm((kernel,), _side_by_side(x), context=context)
 
 
-def _factorized_reduce(mats, vecs, x, gate):
+def _factorized_reduce(mats, vecs, x, gate, context):
     del vecs, gate
     half = mats.shape[-1] // 2
     kernels = _cast(mats, x)[..., :half].reshape(2, 1, 1, -1, half)
-    return ops.factorized_reduce((kernels[0], kernels[1]), _side_by_side(x))
+    return ops.factorized_reduce((kernels[0], kernels[1]), _side_by_side(x), context=context)
 
 
-def _subsample(mats, vecs, x, gate):
+def _subsample(mats, vecs, x, gate, context):
     del mats, vecs, gate
-    return ops.subsample((), x[0])
+    return ops.subsample((), x[0], context=context)
 
 
 @functools.lru_cache

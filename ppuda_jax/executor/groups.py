@@ -19,6 +19,7 @@ from ppuda_jax.executor.branches import pullback
 from ppuda_jax.executor.columns import Instruction
 from ppuda_jax.executor.ends import padded
 from ppuda_jax.executor.layout import Group
+from ppuda_jax.nets.context import OpContext
 from ppuda_jax.nets.norms import apply_affine, batch_norm_pullback, batch_statistics
 
 Files = Mapping[str, jax.Array]
@@ -92,12 +93,18 @@ def empty_norms(group: Group, files: Files, vecs: jax.Array) -> Norms:
 
 
 def run_group(
-    group: Group, code: Code, weights: Weights, files: Files, norms: Norms | None
+    group: Group,
+    context: OpContext,
+    code: Code,
+    weights: Weights,
+    files: Files,
+    norms: Norms | None,
 ) -> tuple[Files, Norms | None]:
     """Runs one group.
 
     Args:
       group: its instructions (static).
+      context: further static choices.
       code: the network's part of it.
       weights: the tables that it reads.
       files: name -> registers.
@@ -120,10 +127,11 @@ def run_group(
                 read_rows(vecs, line.vec, branch.vecs),
                 read_rows(source, line.source, branch.sources),
                 code.gate,
+                context,
             )
 
         def affine(x):
-            mean, inverse = batch_statistics(x)
+            mean, inverse = batch_statistics(x, context)
             scale, bias = read_rows(vecs, line.vec + line.norm, 2)
             gain = inverse * scale
             return mean, inverse, gain, bias - mean * gain
@@ -150,6 +158,7 @@ def run_group(
 
 def pull_group(
     group: Group,
+    context: OpContext,
     code: Code,
     weights: Weights,
     kept: tuple[Files, Norms],
@@ -160,6 +169,7 @@ def pull_group(
 
     Args:
       group: its instructions (static).
+      context: further static choices.
       code: its gradient instructions.
       weights: the tables that it reads.
       kept: the files after the forward pass, and the norms that `run_group` kept.
@@ -177,7 +187,7 @@ def pull_group(
 
     def run(branch, cotangent, i):
         line = code.line(i)
-        gm, gv, gx = pullback(branch)(
+        gm, gv, gx = pullback(branch, context)(
             read_rows(mats, line.mat, branch.mats),
             read_rows(vecs, line.vec, branch.vecs),
             read_rows(source, line.source, branch.sources),

@@ -10,7 +10,6 @@ Legend: `M` networks of a meta-batch, `B` images, `H, W` pixels, `C` channels, `
 classes, `T` and `V` rows of matrices and vectors.
 """
 
-import dataclasses
 import functools
 from collections.abc import Mapping
 from typing import NamedTuple, TypeVar
@@ -20,7 +19,8 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from ppuda_jax.executor.columns import Array, HeadCode, StemCode
+from ppuda_jax.executor.arrays import Programs, Tables
+from ppuda_jax.executor.columns import HeadCode
 from ppuda_jax.executor.ends import (
     Head,
     Stem,
@@ -42,60 +42,10 @@ from ppuda_jax.executor.groups import (
     write_rows,
 )
 from ppuda_jax.executor.layout import STEM_MATS, STEM_VECS, Group, Layout, Variant, layout_of
+from ppuda_jax.nets.context import DEFAULT, OpContext
 
 _Tree = TypeVar("_Tree")
 """Any pytree of arrays."""
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Tables:
-    """Parameters of a meta-batch of programs, as rows.
-
-    Attributes:
-      mats: table -> float32 [T, I, O].
-      vecs: table -> float32 [V, O].
-      stem: float32 [M, k, k, 3, S]: first convolution; k = 7 (smaller kernels fill the top left
-        corner), or the patch size of a ViT; S = slots of the stem times C (C for a ViT).
-      positions: float32 [M, H, H, C]: positional encoding of a ViT, [M, 0] without.
-      hidden: float32 [M, F, D] and hidden_bias [M, D]: first dense layer of two, F features.
-      classifier: float32 [M, max(F, D), K] and classifier_bias [M, K].
-    """
-
-    mats: Mapping[str, Array]
-    vecs: Mapping[str, Array]
-    stem: Array
-    positions: Array
-    hidden: Array
-    hidden_bias: Array
-    classifier: Array
-    classifier_bias: Array
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Programs:
-    """A meta-batch of programs with absolute row numbers, padded to the groups' caps.
-
-    Attributes:
-      forward: group -> int32 [M, cap, 7], the columns of `Instruction` side by side.
-      forward_count: group -> int32 [M].
-      backward: group -> int32 [M, cap', 7].
-      backward_count: group -> int32 [M].
-      stem: int32 [M] each.
-      head: int32 [M] each.
-      norm: float32 [M], 1 where a network has norms.
-      registers: file -> int32 [M], registers in use.
-    """
-
-    forward: Mapping[str, Array]
-    forward_count: Mapping[str, Array]
-    backward: Mapping[str, Array]
-    backward_count: Mapping[str, Array]
-    stem: StemCode
-    head: HeadCode
-    norm: Array
-    registers: Mapping[str, Array]
 
 
 class _Network(NamedTuple):
@@ -186,6 +136,7 @@ def _cleared(files: Files, programs: Programs, i):
 
 def _run_forward(
     variant: Variant,
+    context: OpContext,
     network: _Network,
     images: jax.Array,
     files: Files,
@@ -195,12 +146,14 @@ def _run_forward(
 
     Norms are kept in the given buffers, or not at all without.
     """
-    maps, stem_maps = run_stem(variant, network.stem, network.stem_inputs(images))
+    maps, stem_maps = run_stem(variant, context, network.stem, network.stem_inputs(images))
     files = {**files, "s0": write_rows(files["s0"], 0, maps)}
     kept = {}
     for group in layout_of(variant).groups:
         room = norms[group.name] if norms else None
-        files, used = run_group(group, network.forward(group), network.weights(group), files, room)
+        files, used = run_group(
+            group, context, network.forward(group), network.weights(group), files, room
+        )
         if used is not None:
             kept[group.name] = used
     return files, stem_maps, kept
@@ -211,7 +164,13 @@ def _last(variant: Variant, files: Files, head: HeadCode) -> jax.Array:
     return lax.dynamic_slice_in_dim(file, head.register, variant.max_concat)
 
 
-def logits(variant: Variant, tables: Tables, programs: Programs, images: jax.Array) -> jax.Array:
+def logits(
+    variant: Variant,
+    tables: Tables,
+    programs: Programs,
+    images: jax.Array,
+    context: OpContext = DEFAULT,
+) -> jax.Array:
     """Runs every network of a meta-batch on the same images.
 
     Args:
@@ -219,15 +178,17 @@ def logits(variant: Variant, tables: Tables, programs: Programs, images: jax.Arr
       tables: their parameters.
       programs: the networks.
       images: [B, S, S, 3], normalised; its dtype is the dtype of the computation.
+      context: further static choices.
 
     Returns:
       Logits, float32 [M, B, K].
     """
-    return _logits(variant, tables, programs, images, None)
+    return _logits(variant, context, tables, programs, images, None)
 
 
 def _logits(
     variant: Variant,
+    context: OpContext,
     tables: Tables,
     programs: Programs,
     images: jax.Array,
@@ -235,16 +196,18 @@ def _logits(
 ) -> jax.Array:
     def run(files, i):
         network = _network(tables, programs, i)
-        files, *_ = _run_forward(variant, network, images, _cleared(files, programs, i), None)
+        files, *_ = _run_forward(
+            variant, context, network, images, _cleared(files, programs, i), None
+        )
         code = network.program.head
         last = _last(variant, files, code)
-        return files, head_logits(variant, network.head, code, last, _fold(key, i))
+        return files, head_logits(variant, context, network.head, code, last, _fold(key, i))
 
     files = _empty_files(layout_of(variant), images)
     return lax.scan(run, files, jnp.arange(programs.norm.shape[0]))[1]
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 7))
 def mean_loss(
     variant: Variant,
     tables: Tables,
@@ -253,6 +216,7 @@ def mean_loss(
     labels: jax.Array,
     key: jax.Array | None,
     smoothing: jax.Array | float = 0.0,
+    context: OpContext = DEFAULT,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Mean cross-entropy of the networks of a meta-batch, differentiable in `tables`.
 
@@ -264,11 +228,15 @@ def mean_loss(
       labels: int32 [B].
       key: PRNG key of the dropout in two-layer heads (consumed); None for no dropout.
       smoothing: label smoothing.
+      context: further static choices.
 
     Returns:
       The loss, and per network `loss` [M] and `accuracy` [M].
+
+    Raises:
+      ValueError: a gradient with norms on the statistics of the first images is asked for.
     """
-    out = _logits(variant, tables, programs, images, key)
+    out = _logits(variant, context, tables, programs, images, key)
     losses, accuracies = jax.vmap(lambda row: _score(row, labels, smoothing))(out)
     return jnp.mean(losses), {"loss": losses, "accuracy": accuracies}
 
@@ -279,11 +247,12 @@ def _score(out, labels, smoothing):
     return loss, jnp.mean((jnp.argmax(out, axis=-1) == labels).astype(jnp.float32))
 
 
-def _mean_loss_fwd(variant, tables, programs, images, labels, key, smoothing):
+def _mean_loss_fwd(variant, tables, programs, images, labels, key, smoothing, context):
     """Runs each network forwards and, at once, backwards, so that its registers are freed.
 
     The loss is linear in its cotangent, so the gradient can be computed here and scaled later.
     """
+    context.require_gradient()
     layout, count = layout_of(variant), programs.norm.shape[0]
 
     def run(carry, i):
@@ -291,12 +260,12 @@ def _mean_loss_fwd(variant, tables, programs, images, labels, key, smoothing):
         network = _network(tables, programs, i)
         stem, head = network.program.stem, network.program.head
         files, stem_maps, norms = _run_forward(
-            variant, network, images, _cleared(files, programs, i), norms
+            variant, context, network, images, _cleared(files, programs, i), norms
         )
         cotangents = _cleared(cotangents, programs, i)
 
         def tail(states, params):
-            out = head_logits(variant, params, head, states, _fold(key, i))
+            out = head_logits(variant, context, params, head, states, _fold(key, i))
             loss, accuracy = _score(out, labels, smoothing)
             return loss / count, (loss, accuracy)
 
@@ -309,6 +278,7 @@ def _mean_loss_fwd(variant, tables, programs, images, labels, key, smoothing):
             m, v = group.mats, group.vecs
             cotangents, gradient = pull_group(
                 group,
+                context,
                 network.backward(group),
                 network.weights(group),
                 (files, norms[group.name]),
@@ -318,7 +288,9 @@ def _mean_loss_fwd(variant, tables, programs, images, labels, key, smoothing):
             g_mats, g_vecs = {**g_mats, m: gradient.mats}, {**g_vecs, v: gradient.vecs}
 
         g_maps = cotangents["s0"][: variant.stem_slots]
-        g_stem = pull_stem(variant, network.stem, network.stem_inputs(images), stem_maps, g_maps)
+        g_stem = pull_stem(
+            variant, context, network.stem, network.stem_inputs(images), stem_maps, g_maps
+        )
         g_mats = {**g_mats, "s0": write_rows(g_mats["s0"], stem.mat, g_stem.mats)}
         g_vecs = {**g_vecs, "s0": write_rows(g_vecs["s0"], stem.vec, g_stem.vecs)}
         own = scores, g_stem.kernel, g_stem.positions, g_head
@@ -345,8 +317,8 @@ def _mean_loss_fwd(variant, tables, programs, images, labels, key, smoothing):
     return (jnp.mean(losses), {"loss": losses, "accuracy": accuracies}), gradient
 
 
-def _mean_loss_bwd(variant, gradient, cotangent):
-    del variant
+def _mean_loss_bwd(variant, context, gradient, cotangent):
+    del variant, context
     scaled = jax.tree.map(lambda g: g * cotangent[0], gradient)
     return scaled, None, None, None, None, None
 

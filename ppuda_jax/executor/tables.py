@@ -12,10 +12,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from ppuda_jax.executor.arrays import Programs, Tables
 from ppuda_jax.executor.columns import Columns, HeadCode, Instruction, MatRow, StemCode, VecRow
 from ppuda_jax.executor.layout import STEM_MATS, STEM_VECS, Group, Variant, layout_of
 from ppuda_jax.executor.program import Program
-from ppuda_jax.executor.run import Programs, Tables
 from ppuda_jax.executor.variants import UnsupportedPlanError
 
 _Code = TypeVar("_Code", Instruction, StemCode)

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from ppuda_jax.hostloop.kinds import run_step
 from ppuda_jax.hostloop.pages import blocks_of, read_leaves, write_leaves
 from ppuda_jax.hostloop.steps import Shape, StepKey
-from ppuda_jax.nets import norms
+from ppuda_jax.nets.context import OpContext
 
 Source = Literal["pages", "leaves"]
 """Where the forward function of a step takes its parameters from."""
@@ -30,8 +30,6 @@ Function = Callable[..., Any]
 _MOST_FUNCTIONS = 2000
 # Each takes 10 to 25 of the 65,530 memory mappings that Linux gives a process by default. 500 test
 # networks have 2,200, 1,000 training networks 1,250; the least recently used ones are forgotten.
-
-_TRACING = threading.Lock()  # norms look up their calibration in a module
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +49,11 @@ class Batch:
     param_dtype: str = "float32"
     calibration: int = 0
     dropout: bool = False
+
+    @property
+    def context(self) -> OpContext:
+        """Static choices of all operations."""
+        return OpContext(norm_images=self.calibration)
 
     def map_shape(self, shape: Shape) -> jax.ShapeDtypeStruct:
         """A map, or a vector per image."""
@@ -109,9 +112,7 @@ class StepFunctions:
     def _compile(self, name: Name, key: StepKey) -> Function:
         with jax.enable_x64(self._x64):
             function, shapes, donated = _BUILD[name](key, self.batch)
-            with _TRACING, norms.statistics_of_first(self.batch.calibration):
-                lowered = jax.jit(function, donate_argnums=donated).lower(*shapes)
-            return lowered.compile()
+            return jax.jit(function, donate_argnums=donated).lower(*shapes).compile()
 
 
 _Built = tuple[Function, tuple[Any, ...], tuple[int, ...]]
@@ -136,7 +137,7 @@ def _from_pages(key: StepKey, batch: Batch) -> _Built:
     """(pages, starts, maps, rng) -> output."""
 
     def run(pages, starts, maps, rng):
-        return run_step(key, read_leaves(key, pages, starts), maps, rng)
+        return run_step(key, read_leaves(key, pages, starts), maps, rng, batch.context)
 
     return run, (*_pages_of(key, batch), _maps_of(key, batch), _rng_of(key, batch)), ()
 
@@ -146,7 +147,7 @@ def _from_leaves(key: StepKey, batch: Batch) -> _Built:
 
     def run(leaves, starts, maps, rng):
         del starts
-        return run_step(key, leaves, maps, rng)
+        return run_step(key, leaves, maps, rng, batch.context)
 
     leaves = tuple(jax.ShapeDtypeStruct(leaf.shape, batch.param_dtype) for leaf in key.leaves)
     starts = jax.ShapeDtypeStruct((len(key.leaves),), jnp.int32)
@@ -164,7 +165,7 @@ def _pullback(key: StepKey, batch: Batch) -> _Built:
 
     def pull(gradient: Sequence[jax.Array], pages, starts, maps, rng, g):
         def forward(leaves, maps):
-            return run_step(key, leaves, maps, rng)
+            return run_step(key, leaves, maps, rng, batch.context)
 
         leaves = read_leaves(key, pages, starts)
         if key.from_image:
@@ -176,7 +177,9 @@ def _pullback(key: StepKey, batch: Batch) -> _Built:
         return write_leaves(key, gradient, starts, g_leaves), g_maps
 
     shapes = (pages, starts, maps, rng)
-    output = jax.eval_shape(lambda p, s, m, r: run_step(key, read_leaves(key, p, s), m, r), *shapes)
+    output = jax.eval_shape(
+        lambda p, s, m, r: run_step(key, read_leaves(key, p, s), m, r, batch.context), *shapes
+    )
     return pull, (pages, *shapes, output), (0,)
 
 

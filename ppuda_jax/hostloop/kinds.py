@@ -11,13 +11,18 @@ import jax.numpy as jnp
 
 from ppuda_jax.hostloop.steps import Shape, StepKey
 from ppuda_jax.nets import lowering, norms, ops
+from ppuda_jax.nets.context import DEFAULT, OpContext
 
 Leaves = Sequence[jax.Array]
-Apply = Callable[[StepKey, Leaves, jax.Array, jax.Array | None], jax.Array]
+Apply = Callable[[StepKey, Leaves, jax.Array, jax.Array | None, OpContext], jax.Array]
 
 
 def run_step(
-    key: StepKey, leaves: Leaves, maps: Sequence[jax.Array], rng: jax.Array | None
+    key: StepKey,
+    leaves: Leaves,
+    maps: Sequence[jax.Array],
+    rng: jax.Array | None,
+    context: OpContext = DEFAULT,
 ) -> jax.Array:
     """Computes a step.
 
@@ -26,6 +31,7 @@ def run_step(
       leaves: its parameters, of the shapes of `key.leaves`.
       maps: what it reads, [B, *shape] of the shapes of `key.maps`.
       rng: key of the dropout before a second dense layer (consumed); None for none.
+      context: static choices.
 
     Returns:
       What it writes: a map in the dtype of the maps, or a vector per image in that of the
@@ -38,7 +44,7 @@ def run_step(
         left = left[count:]
     if key.kind == "sum":
         return ops.sum_maps(inputs)
-    return _KINDS[key.kind](key, leaves, inputs[0], rng)
+    return _KINDS[key.kind](key, leaves, inputs[0], rng, context)
 
 
 def _concatenated(slots: Shape, maps: Sequence[jax.Array]) -> jax.Array:
@@ -59,23 +65,34 @@ def _cast(leaves: Leaves, x: jax.Array) -> list[jax.Array]:
     return [leaf.astype(x.dtype) for leaf in leaves]
 
 
-def _conv(key: StepKey, leaves: Leaves, x: jax.Array, rng: jax.Array | None) -> jax.Array:
+def _conv(
+    key: StepKey, leaves: Leaves, x: jax.Array, rng: jax.Array | None, context: OpContext
+) -> jax.Array:
     del rng
     (kernel,) = _cast(leaves, x)
-    return lowering.conv(jax.nn.relu(x) if key.relu else x, kernel, key.stride)
+    return lowering.conv(jax.nn.relu(x) if key.relu else x, kernel, key.stride, context=context)
 
 
-def _separable(key: StepKey, leaves: Leaves, x: jax.Array, rng: jax.Array | None) -> jax.Array:
+def _separable(
+    key: StepKey, leaves: Leaves, x: jax.Array, rng: jax.Array | None, context: OpContext
+) -> jax.Array:
     del rng
-    return ops.separable(_cast(leaves, x), x, stride=key.stride[0], dilation=key.dilation)
+    return ops.separable(
+        _cast(leaves, x), x, stride=key.stride[0], dilation=key.dilation, context=context
+    )
 
 
-def _norm(key: StepKey, leaves: Leaves, x: jax.Array, rng: jax.Array | None) -> jax.Array:
+def _norm(
+    key: StepKey, leaves: Leaves, x: jax.Array, rng: jax.Array | None, context: OpContext
+) -> jax.Array:
     del key, rng
-    return norms.batch_norm(x, *leaves)
+    return norms.batch_norm(x, *leaves, context=context)
 
 
-def _dense(key: StepKey, leaves: Leaves, x: jax.Array, rng: jax.Array | None) -> jax.Array:
+def _dense(
+    key: StepKey, leaves: Leaves, x: jax.Array, rng: jax.Array | None, context: OpContext
+) -> jax.Array:
+    del context
     x = x.astype(leaves[0].dtype)
     if key.relu:
         x = jax.nn.relu(x)
@@ -84,11 +101,13 @@ def _dense(key: StepKey, leaves: Leaves, x: jax.Array, rng: jax.Array | None) ->
 
 
 def _plain(op: ops.OpFn) -> Apply:
-    return lambda key, leaves, x, rng: op(_cast(leaves, x), x)
+    return lambda key, leaves, x, rng, context: op(_cast(leaves, x), x, context=context)
 
 
 def _strided(op: ops.OpFn) -> Apply:
-    return lambda key, leaves, x, rng: op(_cast(leaves, x), x, stride=key.stride[0])
+    return lambda key, leaves, x, rng, context: op(
+        _cast(leaves, x), x, stride=key.stride[0], context=context
+    )
 
 
 _STRIDED = ("max_pool_3x3", "avg_pool_3x3", "cse", "msa")

@@ -2,7 +2,7 @@
 
 XLA:CPU does not rewrite convolution layouts inside loops (jax issue 12868), runs grouped
 convolutions and `select_and_scatter` slowly, and the executor puts every operation inside a
-loop. So each primitive here has two forms with equal results:
+loop. So each primitive here has two forms (`OpContext.form`) with equal results:
 
 * `"taps"` (default on CPU): canonical convolutions with hand-written gradients, depthwise
   convolutions and pools (`pools.py`) as sums or maxima over shifted slices.
@@ -11,42 +11,16 @@ loop. So each primitive here has two forms with equal results:
 Shapes: `B` images, `H, W` pixels, `C` channels; arrays are NHWC, kernels HWIO.
 """
 
-import contextlib
 import functools
 import itertools
-from collections.abc import Iterator
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-Form = Literal["taps", "library"]
+from ppuda_jax.nets.context import DEFAULT, OpContext
+
 _DIMS = ("NHWC", "HWIO", "NHWC")
-_forced: list[Form] = []
-
-
-def current_form() -> Form:
-    """The form in force: what `lowering` sets, else the default of the backend."""
-    if _forced:
-        return _forced[-1]
-    return "taps" if jax.default_backend() == "cpu" else "library"
-
-
-@contextlib.contextmanager
-def lowering(form: Form) -> Iterator[None]:
-    """Traces everything inside with one form, whatever the backend.
-
-    Raises:
-      ValueError: `form` is neither `"taps"` nor `"library"`.
-    """
-    if form not in ("taps", "library"):
-        raise ValueError(f"lowering form must be 'taps' or 'library', received {form!r}")
-    _forced.append(form)
-    try:
-        yield
-    finally:
-        _forced.pop()
 
 
 def pointwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -59,6 +33,7 @@ def conv(
     kernel: jax.Array,
     stride: tuple[int, int] = (1, 1),
     padding: tuple[int, int] | None = None,
+    context: OpContext = DEFAULT,
 ) -> jax.Array:
     """Convolution [B, H, W, C] x [kh, kw, C, D] -> [B, H', W', D].
 
@@ -67,13 +42,15 @@ def conv(
       kernel: HWIO kernel.
       stride: of height and width.
       padding: zeros on both sides of height and width; half the kernel if None.
+      context: static choices.
     """
     kh, kw = kernel.shape[:2]
     pad = (kh // 2, kw // 2) if padding is None else padding
     if (kh, kw) == (1, 1) and pad == (0, 0):
         return pointwise(x[:, :: stride[0], :: stride[1]], kernel[0, 0])
-    if current_form() == "library":
-        return _conv(x, kernel, stride, [(p, p) for p in pad])
+    if not context.taps:
+        sides = [(p, p) for p in pad]
+        return lax.conv_general_dilated(x, kernel, stride, sides, dimension_numbers=_DIMS)
     if (kh, kw) == stride:
         return _patches(x, kernel, pad)
     return _canonical_conv(x, kernel, stride, pad)
@@ -91,7 +68,7 @@ def _patches(x, kernel, pad):
 
 def _conv(x, kernel, stride, padding):
     kh, kw, _, channels = kernel.shape
-    if current_form() == "taps" and kh > x.shape[1] and kw > x.shape[2] and stride == (1, 1):
+    if kh > x.shape[1] and kw > x.shape[2] and stride == (1, 1):
         # Eigen's convolution is ten times slower where the kernel outgrows the image.
         padded = jnp.pad(x, ((0, 0), *padding, (0, 0)))
         rows, cols = padded.shape[1] - kh + 1, padded.shape[2] - kw + 1
@@ -187,14 +164,20 @@ def interleave(phases, stride):
 _canonical_conv.defvjp(_canonical_conv_fwd, _canonical_conv_bwd)
 
 
-def depthwise(x: jax.Array, kernel: jax.Array, stride: int = 1, dilation: int = 1) -> jax.Array:
+def depthwise(
+    x: jax.Array,
+    kernel: jax.Array,
+    stride: int = 1,
+    dilation: int = 1,
+    context: OpContext = DEFAULT,
+) -> jax.Array:
     """Depthwise convolution with "same" padding: [B, H, W, C] x [k, k, 1, C].
 
     The result is [B, ceil(H / stride), ceil(W / stride), C].
     """
     k, channels = kernel.shape[0], kernel.shape[-1]
     pad = (k // 2) * dilation
-    if current_form() == "library":
+    if not context.taps:
         return lax.conv_general_dilated(
             x,
             kernel,
@@ -258,7 +241,9 @@ def _tap_products(x, g, k, dilation):
 _depthwise_taps.defvjp(_depthwise_fwd, _depthwise_bwd)
 
 
-def attention(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+def attention(
+    query: jax.Array, key: jax.Array, value: jax.Array, context: OpContext = DEFAULT
+) -> jax.Array:
     """Softmax attention, [B, T, heads, D] each, scaled by D^-0.5; returns [B, T, heads, D].
 
     The `"taps"` form works on a few images at a time, so that their scores stay in cache, and
@@ -266,7 +251,7 @@ def attention(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
     """
     query = query * query.shape[-1] ** -0.5
     query, key, value = (x.swapaxes(1, 2) for x in (query, key, value))
-    if current_form() == "library":
+    if not context.taps:
         scores = jnp.einsum("bhqd,bhkd->bhqk", query, key)
         mixed = jnp.einsum("bhqk,bhkd->bhqd", jax.nn.softmax(scores, axis=-1), value)
     else:

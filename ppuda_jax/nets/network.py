@@ -18,6 +18,7 @@ from ppuda_jax.archs.genotypes import NetConfig
 from ppuda_jax.archs.op_params import op_params
 from ppuda_jax.archs.plan import Op, Plan, make_plan
 from ppuda_jax.nets import norms, ops
+from ppuda_jax.nets.context import DEFAULT, OpContext
 from ppuda_jax.types import ParamSpec
 
 _PLAIN = {
@@ -80,12 +81,14 @@ class AuxiliaryHead(nn.Module):
       large: whether the images are ImageNet's.
       norm: whether there is batch norm.
       window: size of the average pool.
+      context: static choices of its norms.
     """
 
     num_classes: int
     large: bool
     norm: bool
     window: int
+    context: OpContext = DEFAULT
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -96,7 +99,7 @@ class AuxiliaryHead(nn.Module):
                 return y
             scale = self.param(f"{name}_scale", nn.initializers.ones_init(), y.shape[-1:])
             bias = self.param(f"{name}_bias", nn.initializers.zeros_init(), y.shape[-1:])
-            return norms.batch_norm(y, scale, bias)
+            return norms.batch_norm(y, scale, bias, context=self.context)
 
         stride = 2 if self.large else min(self.window, 3)
         with jax.numpy_dtype_promotion("standard"):  # Flax divides by an integer
@@ -115,11 +118,13 @@ class Network(nn.Module):
       plan: the network's operations.
       drop_path: probability to drop an edge of a cell, in training.
       auxiliary: adds the auxiliary classifier after the second reduction cell, in training.
+      context: static choices of its operations: their form, and which images norms look at.
     """
 
     plan: Plan
     drop_path: float = 0.0
     auxiliary: bool = False
+    context: OpContext = DEFAULT
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> Any:
@@ -169,16 +174,16 @@ class Network(nn.Module):
             for spec in op_params(op)
         ]
         if op.kind == "stem_conv":
-            return ops.stem_conv(leaves, x, stride=op.stride, relu=op.relu)
+            return ops.stem_conv(leaves, x, stride=op.stride, relu=op.relu, context=self.context)
         if op.kind == "dense":
             if op.relu:
                 x = jax.nn.relu(x)
                 x = ops.head_dropout(self.make_rng("dropout"), x) if train else x
             return ops.dense(leaves, x)
         if op.kind in _PLAIN:
-            y = _PLAIN[op.kind](leaves, x)
+            y = _PLAIN[op.kind](leaves, x, context=self.context)
         else:
-            y = ops.CELL_OPS[op.kind](leaves, x, stride=op.stride)
+            y = ops.CELL_OPS[op.kind](leaves, x, stride=op.stride, context=self.context)
         if train and self.drop_path > 0 and "._ops." in op.name:
             y = ops.drop_path(self.make_rng("dropout"), y, self.drop_path)
         return y
@@ -195,6 +200,7 @@ class Network(nn.Module):
             large,
             config.norm is not None,
             2 if halved and not large else 5,
+            self.context,
             name="auxiliary_head",
         )
 

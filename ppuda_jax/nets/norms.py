@@ -1,19 +1,19 @@
 """Batch norm and layer norm, with hand-written gradients.
 
 Batch norm uses the statistics of the batch itself, as the published evaluation does (paper,
-section 5.1), or of its first images (`statistics_of_first`).
+section 5.1), or of its first images (`OpContext.norm_images`).
 
 Shapes: `B` images, `H, W` pixels, `C` channels; feature maps are [B, H, W, C].
 """
 
-import contextlib
-from collections.abc import Iterator
+import functools
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ppuda_jax.nets import lowering, pools
+from ppuda_jax.nets import pools
+from ppuda_jax.nets.context import DEFAULT, OpContext
 
 EPSILON = 1e-5
 
@@ -28,11 +28,15 @@ def _wide(x: jax.Array) -> jax.Array:
     return x if x.dtype == jnp.float64 else x.astype(jnp.float32)
 
 
-@jax.custom_vjp
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
 def batch_norm(
-    x: jax.Array, scale: jax.Array, bias: jax.Array, enabled: jax.Array | float = 1.0
+    x: jax.Array,
+    scale: jax.Array,
+    bias: jax.Array,
+    enabled: jax.Array | float = 1.0,
+    context: OpContext = DEFAULT,
 ) -> jax.Array:
-    """Batch norm on the statistics of the batch itself.
+    """Batch norm on the statistics of the batch itself, or of its first images.
 
     Args:
       x: feature maps [B, H, W, C].
@@ -40,41 +44,20 @@ def batch_norm(
       bias: [C].
       enabled: scalar; at 0 the result is `x`, so that networks with and without norms can
         share a compiled program.
+      context: static choices; only with all images of the batch is there a gradient.
 
     Returns:
       [B, H, W, C] in the dtype of `x`; statistics are computed in float32 or wider.
     """
-    return _batch_norm_fwd(x, scale, bias, enabled)[0]
+    return _normed(x, scale, bias, enabled, context)[0]
 
 
-_reference: list[int] = []
-
-
-@contextlib.contextmanager
-def statistics_of_first(count: int) -> Iterator[None]:
-    """Traces everything inside with norms that use the statistics of the first images of a batch.
-
-    With training images there, the norms of a network are calibrated. For evaluation: the
-    gradients of norms know nothing of it.
-
-    Args:
-      count: how many images; 0 for the whole batch.
-    """
-    _reference.append(count)
-    try:
-        yield
-    finally:
-        _reference.pop()
-
-
-def batch_statistics(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+def batch_statistics(x: jax.Array, context: OpContext = DEFAULT) -> tuple[jax.Array, jax.Array]:
     """Mean and inverse standard deviation of the channels of [B, H, W, C]: [C] and [C].
 
-    Of the whole batch, or see `statistics_of_first`.
+    Of the whole batch, or of the first images that `context` says.
     """
-    if _reference and _reference[-1]:
-        x = x[: _reference[-1]]
-    wide = _wide(x)
+    wide = _wide(x[: context.norm_images] if context.norm_images else x)
     mean = jnp.mean(wide, axis=(0, 1, 2))
     # A second pass: E[x^2] - E[x]^2 loses the variance in float32 where the mean is large.
     variance = jnp.mean(jnp.square(wide - per_channel(mean, x)), axis=(0, 1, 2))
@@ -109,15 +92,21 @@ def _through_statistics(x, mean, inverse, gain, g_scale, g_bias):
     return slope, mean * slope - gain * g_bias / n
 
 
-def _batch_norm_fwd(x, scale, bias, enabled):
-    mean, inverse = batch_statistics(x)
+def _normed(x, scale, bias, enabled, context):
+    mean, inverse = batch_statistics(x, context)
     on = jnp.asarray(enabled) > 0
     gain = jnp.where(on, inverse * scale, 1.0)
     shift = jnp.where(on, bias - mean * inverse * scale, 0.0)
     return apply_affine(x, gain, shift), (x, mean, inverse, scale, on)
 
 
-def _batch_norm_bwd(residuals, g):
+def _batch_norm_fwd(x, scale, bias, enabled, context):
+    context.require_gradient()
+    return _normed(x, scale, bias, enabled, context)
+
+
+def _batch_norm_bwd(context, residuals, g):
+    del context
     *norm, on = residuals
     dx, g_scale, g_bias = batch_norm_pullback(*norm, g)
     none = jnp.zeros_like(g_scale)
@@ -128,36 +117,46 @@ batch_norm.defvjp(_batch_norm_fwd, _batch_norm_bwd)
 
 
 def norm_pool(
-    x: jax.Array, scale: jax.Array, bias: jax.Array, enabled: jax.Array | float = 1.0
+    x: jax.Array,
+    scale: jax.Array,
+    bias: jax.Array,
+    enabled: jax.Array | float = 1.0,
+    context: OpContext = DEFAULT,
 ) -> jax.Array:
     """`batch_norm` and a 3x3 max pool with stride 2: [B, H, W, C] -> [B, H', W', C].
 
     In the `"taps"` form the pool comes first: a norm keeps the order of a channel or reverses
     it, so it can be applied to what has won, a quarter of the pixels.
     """
-    if lowering.current_form() == "library":
-        return pools.max_pool(batch_norm(x, scale, bias, enabled), 2)
-    return _norm_pool(x, scale, bias, jnp.asarray(enabled) > 0)
+    if not context.taps:
+        return pools.max_pool(batch_norm(x, scale, bias, enabled, context), 2, context)
+    return _norm_pool(x, scale, bias, jnp.asarray(enabled) > 0, context)
 
 
-@jax.custom_vjp
-def _norm_pool(x, scale, bias, on):
-    return _norm_pool_fwd(x, scale, bias, on)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _norm_pool(x, scale, bias, on, context):
+    return _normed_pool(x, scale, bias, on, context)[0]
 
 
-def _norm_pool_fwd(x, scale, bias, on):
-    mean, inverse = batch_statistics(x)
+def _normed_pool(x, scale, bias, on, context):
+    mean, inverse = batch_statistics(x, context)
     # Vectors come out of conditionals: fused into the loops over pixels they cost far more.
     gain, shift = lax.cond(
         on,
         lambda: (inverse * scale, bias - mean * inverse * scale),
         lambda: (jnp.ones_like(mean), jnp.zeros_like(mean)),
     )
-    top = pools.max_pool(_ordered(x, gain), 2)
+    top = pools.max_pool(_ordered(x, gain), 2, context)
     return apply_affine(top, jnp.abs(gain), shift), (x, mean, inverse, gain, on)
 
 
-def _norm_pool_bwd(residuals, g):
+def _norm_pool_fwd(x, scale, bias, on, context):
+    context.require_gradient()
+    return _normed_pool(x, scale, bias, on, context)
+
+
+def _norm_pool_bwd(context, residuals, g):
+    del context
     x, mean, inverse, gain, on = residuals
     top, winner = pools.max_with_tap(_ordered(x, gain), 2)
     g_wide = pools.computed_once(_wide, g)

@@ -3,7 +3,7 @@
 The Flax networks (`nets/network.py`) and the executor (`executor/run.py`) call the same
 functions. `params` is a tuple in the order of `archs.op_params`; the norm parameters
 (scale, bias) may be left out, then the operation has no norm, or be followed by a switch (see
-`norms.batch_norm`).
+`norms.batch_norm`); `context` holds the static choices.
 
 Shapes: `B` images, `H, W` pixels, `C` channels; feature maps are [B, H, W, C], kernels
 HWIO, depthwise kernels [k, k, 1, C]. Semantics follow the published networks (paper, section
@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from ppuda_jax.nets import lowering, pools
+from ppuda_jax.nets.context import DEFAULT, OpContext
 from ppuda_jax.nets.norms import batch_norm, layer_norm, per_channel
 
 HEADS = 8
@@ -26,73 +27,99 @@ Params = Sequence[jax.Array]
 OpFn = Callable[..., jax.Array]
 
 
-def _norm(x, params):
-    return batch_norm(x, *params) if params else x
+def _norm(x, params, context):
+    return batch_norm(x, *params, context=context) if params else x
 
 
-def stem_conv(params: Params, x: jax.Array, *, stride: int = 1, relu: bool = False) -> jax.Array:
+def stem_conv(
+    params: Params,
+    x: jax.Array,
+    *,
+    stride: int = 1,
+    relu: bool = False,
+    context: OpContext = DEFAULT,
+) -> jax.Array:
     """(ReLU,) convolution k x k, norm: (kernel, scale, bias)."""
     kernel, *norm = params
     x = jax.nn.relu(x) if relu else x
-    return _norm(lowering.conv(x, kernel, (stride, stride)), norm)
+    return _norm(lowering.conv(x, kernel, (stride, stride), context=context), norm, context)
 
 
-def patch_conv(params: Params, x: jax.Array) -> jax.Array:
+def patch_conv(params: Params, x: jax.Array, *, context: OpContext = DEFAULT) -> jax.Array:
     """Stem of visual transformers: a k x k convolution with stride k, (kernel,)."""
     (kernel,) = params
     k = kernel.shape[0]
     pad = int(k < 4)
-    return lowering.conv(x, kernel, (k, k), (pad, pad))
+    return lowering.conv(x, kernel, (k, k), (pad, pad), context)
 
 
-def pos_enc(params: Params, x: jax.Array) -> jax.Array:
+def pos_enc(params: Params, x: jax.Array, *, context: OpContext = DEFAULT) -> jax.Array:
     """Adds a learnt map [1, H, W, C] to every image."""
+    del context
     return x + params[0].astype(x.dtype)
 
 
-def stem_pool(params: Params, x: jax.Array) -> jax.Array:
+def stem_pool(params: Params, x: jax.Array, *, context: OpContext = DEFAULT) -> jax.Array:
     """3x3 max pool with stride 2."""
     del params
-    return pools.max_pool(x, 2)
+    return pools.max_pool(x, 2, context)
 
 
-def subsample(params: Params, x: jax.Array, *, stride: int = 2) -> jax.Array:
+def subsample(
+    params: Params, x: jax.Array, *, stride: int = 2, context: OpContext = DEFAULT
+) -> jax.Array:
     """Every second pixel of every second row."""
-    del params
+    del params, context
     return x[:, ::stride, ::stride]
 
 
-def conv_norm(params: Params, x: jax.Array, *, stride: int = 1) -> jax.Array:
+def conv_norm(
+    params: Params, x: jax.Array, *, stride: int = 1, context: OpContext = DEFAULT
+) -> jax.Array:
     """ReLU, convolution k x k, norm: (kernel, scale, bias)."""
-    return stem_conv(params, x, stride=stride, relu=True)
+    return stem_conv(params, x, stride=stride, relu=True, context=context)
 
 
-def conv_7x1_1x7(params: Params, x: jax.Array, *, stride: int = 1) -> jax.Array:
+def conv_7x1_1x7(
+    params: Params, x: jax.Array, *, stride: int = 1, context: OpContext = DEFAULT
+) -> jax.Array:
     """ReLU, convolution 1x7, convolution 7x1, norm: (kernel, kernel, scale, bias)."""
     wide, tall, *norm = params
-    x = lowering.conv(jax.nn.relu(x), wide, (1, stride))
-    return _norm(lowering.conv(x, tall, (stride, 1)), norm)
+    x = lowering.conv(jax.nn.relu(x), wide, (1, stride), context=context)
+    return _norm(lowering.conv(x, tall, (stride, 1), context=context), norm, context)
 
 
-def separable(params: Params, x: jax.Array, *, stride: int = 1, dilation: int = 1) -> jax.Array:
+def separable(
+    params: Params,
+    x: jax.Array,
+    *,
+    stride: int = 1,
+    dilation: int = 1,
+    context: OpContext = DEFAULT,
+) -> jax.Array:
     """ReLU, depthwise, 1x1, norm: (depthwise kernel, kernel, scale, bias)."""
     depthwise, pointwise, *norm = params
-    x = lowering.depthwise(jax.nn.relu(x), depthwise, stride, dilation)
-    return _norm(lowering.pointwise(x, pointwise[0, 0]), norm)
+    x = lowering.depthwise(jax.nn.relu(x), depthwise, stride, dilation, context)
+    return _norm(lowering.pointwise(x, pointwise[0, 0]), norm, context)
 
 
-def sep_conv(params: Params, x: jax.Array, *, stride: int = 1) -> jax.Array:
+def sep_conv(
+    params: Params, x: jax.Array, *, stride: int = 1, context: OpContext = DEFAULT
+) -> jax.Array:
     """`separable` twice, the stride in the first depthwise."""
     half = len(params) // 2
-    return separable(params[half:], separable(params[:half], x, stride=stride))
+    hidden = separable(params[:half], x, stride=stride, context=context)
+    return separable(params[half:], hidden, context=context)
 
 
-def dil_conv(params: Params, x: jax.Array, *, stride: int = 1) -> jax.Array:
+def dil_conv(
+    params: Params, x: jax.Array, *, stride: int = 1, context: OpContext = DEFAULT
+) -> jax.Array:
     """`separable` with dilation 2."""
-    return separable(params, x, stride=stride, dilation=2)
+    return separable(params, x, stride=stride, dilation=2, context=context)
 
 
-def factorized_reduce(params: Params, x: jax.Array) -> jax.Array:
+def factorized_reduce(params: Params, x: jax.Array, *, context: OpContext = DEFAULT) -> jax.Array:
     """ReLU, two strided 1x1 convolutions side by side (the second one pixel on), norm."""
     first, second, *norm = params
     x = jax.nn.relu(x)
@@ -100,23 +127,30 @@ def factorized_reduce(params: Params, x: jax.Array) -> jax.Array:
         lowering.pointwise(x[:, ::2, ::2], first[0, 0]),
         lowering.pointwise(x[:, 1::2, 1::2], second[0, 0]),
     ]
-    return _norm(jnp.concatenate(halves, axis=-1), norm)
+    return _norm(jnp.concatenate(halves, axis=-1), norm, context)
 
 
-def max_pool_3x3(params: Params, x: jax.Array, *, stride: int = 1) -> jax.Array:
+def max_pool_3x3(
+    params: Params, x: jax.Array, *, stride: int = 1, context: OpContext = DEFAULT
+) -> jax.Array:
     """3x3 max pool."""
     del params
-    return pools.max_pool(x, stride)
+    return pools.max_pool(x, stride, context)
 
 
-def avg_pool_3x3(params: Params, x: jax.Array, *, stride: int = 1) -> jax.Array:
+def avg_pool_3x3(
+    params: Params, x: jax.Array, *, stride: int = 1, context: OpContext = DEFAULT
+) -> jax.Array:
     """3x3 average pool; padding does not count."""
     del params
-    return pools.avg_pool(x, stride)
+    return pools.avg_pool(x, stride, context)
 
 
-def cse(params: Params, x: jax.Array, *, stride: int = 1) -> jax.Array:
+def cse(
+    params: Params, x: jax.Array, *, stride: int = 1, context: OpContext = DEFAULT
+) -> jax.Array:
     """Channel squeeze and excitation: (kernel, bias, kernel, bias); gate is a Hardswish."""
+    del context
     kernel1, bias1, kernel2, bias2 = params
     squeezed = jnp.mean(x, axis=(1, 2))
     hidden = jax.nn.relu(dense((kernel1, bias1), squeezed))
@@ -124,7 +158,9 @@ def cse(params: Params, x: jax.Array, *, stride: int = 1) -> jax.Array:
     return (x * gate[:, None, None, :])[:, ::stride, ::stride]
 
 
-def msa(params: Params, x: jax.Array, *, stride: int = 1) -> jax.Array:
+def msa(
+    params: Params, x: jax.Array, *, stride: int = 1, context: OpContext = DEFAULT
+) -> jax.Array:
     """Transformer block on the pixels as tokens.
 
     `params`: layer norm (scale, bias), qkv kernel [C, 3C], output (kernel, bias), layer norm
@@ -138,22 +174,22 @@ def msa(params: Params, x: jax.Array, *, stride: int = 1) -> jax.Array:
     query, key, value = (
         part.reshape(batch, -1, HEADS, depth) for part in jnp.split(normed, 3, axis=-1)
     )
-    mixed = lowering.attention(query, key, value)
+    mixed = lowering.attention(query, key, value, context)
     tokens = dense((out, out_bias), mixed.reshape(batch, -1, channels)) + tokens
     hidden = dense((ff1, ff1_bias), layer_norm(tokens, scale2, shift2))
     tokens = dense((ff2, ff2_bias), jax.nn.gelu(hidden, approximate=False)) + tokens
     return tokens.reshape(x.shape)[:, ::stride, ::stride]
 
 
-def global_pool(params: Params, x: jax.Array) -> jax.Array:
+def global_pool(params: Params, x: jax.Array, *, context: OpContext = DEFAULT) -> jax.Array:
     """Mean over the pixels: [B, H, W, C] -> [B, C]."""
-    del params
+    del params, context
     return jnp.mean(x, axis=(1, 2))
 
 
-def flatten(params: Params, x: jax.Array) -> jax.Array:
+def flatten(params: Params, x: jax.Array, *, context: OpContext = DEFAULT) -> jax.Array:
     """Channel-major flattening, as the published networks: [B, H, W, C] -> [B, C * H * W]."""
-    del params
+    del params, context
     return x.transpose(0, 3, 1, 2).reshape(x.shape[0], -1)
 
 

@@ -12,14 +12,15 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ppuda_jax.nets.lowering import current_form, interleave, shifted_views
+from ppuda_jax.nets.context import DEFAULT, OpContext
+from ppuda_jax.nets.lowering import interleave, shifted_views
 
 
-def avg_pool(x: jax.Array, stride: int = 1) -> jax.Array:
+def avg_pool(x: jax.Array, stride: int = 1, context: OpContext = DEFAULT) -> jax.Array:
     """3x3 average pool; padded pixels do not count. [B, H, W, C] -> [B, H', W', C]."""
     rows, cols = (_window_count(size, stride) for size in x.shape[1:3])
     count = (rows[:, None] * cols[None])[None, :, :, None]
-    if current_form() == "library":
+    if not context.taps:
         total = lax.reduce_window(
             x,
             jnp.zeros((), x.dtype),
@@ -39,9 +40,9 @@ def _window_count(size, stride):
     return 3 - (centre == 0).astype(jnp.int32) - (centre == size - 1).astype(jnp.int32)
 
 
-def max_pool(x: jax.Array, stride: int = 1) -> jax.Array:
+def max_pool(x: jax.Array, stride: int = 1, context: OpContext = DEFAULT) -> jax.Array:
     """3x3 max pool. [B, H, W, C] -> [B, H', W', C]; ties send the gradient to the first."""
-    if current_form() == "library":
+    if not context.taps:
         return lax.reduce_window(
             x,
             -jnp.inf,

@@ -117,7 +117,7 @@ def describe_ends(
 
 
 def predict_stem(decoder: BlockDecoder, variant: Variant, ends: Ends, h: jax.Array) -> jax.Array:
-    """First convolutions [M, k, k, 3, C], see `executor.run.Tables`.
+    """First convolutions [M, k, k, 3, C], see `executor.arrays.Tables`.
 
     Args:
       decoder: the hypernetwork.

@@ -16,10 +16,10 @@ import jax
 import numpy as np
 
 from ppuda_jax.archs.plan import Plan
+from ppuda_jax.executor.arrays import Programs
 from ppuda_jax.executor.columns import Column, Columns
 from ppuda_jax.executor.layout import Variant
 from ppuda_jax.executor.program import Program, make_program
-from ppuda_jax.executor.run import Programs
 from ppuda_jax.executor.tables import CapacityError, spill, stack_programs
 from ppuda_jax.graphs.batching import PaddedGraphs, pad_graphs
 from ppuda_jax.graphs.from_plan import graph_from_plan, param_nodes

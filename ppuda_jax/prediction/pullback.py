@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import jraph
 
+from ppuda_jax.executor.arrays import Tables
 from ppuda_jax.executor.layout import Variant
-from ppuda_jax.executor.run import Tables
 from ppuda_jax.ghn.config import GHNConfig
 from ppuda_jax.ghn.loaded import LoadedGHN
 from ppuda_jax.graphs.arch_graph import ArchGraph

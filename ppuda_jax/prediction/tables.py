@@ -12,8 +12,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ppuda_jax.executor.arrays import Tables
 from ppuda_jax.executor.layout import Variant, layout_of
-from ppuda_jax.executor.run import Tables
 from ppuda_jax.ghn.config import GHNConfig
 from ppuda_jax.prediction.block_classes import BlockClass, block_classes
 from ppuda_jax.prediction.blocks import MAX_BLOCK, TAP_SIDE, BlockDecoder, tile_to

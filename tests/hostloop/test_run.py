@@ -19,7 +19,7 @@ from ppuda_jax.hostloop.pages import blocks_of, read_leaves
 from ppuda_jax.hostloop.predictor import Predictor
 from ppuda_jax.hostloop.run import calls_of_leaves, calls_of_pages, run
 from ppuda_jax.hostloop.steps import steps_of
-from ppuda_jax.nets import norms
+from ppuda_jax.nets.context import OpContext
 from ppuda_jax.nets.network import Network
 from ppuda_jax.prediction.predict import predict_params
 from tests.networks import plan_of, random_params
@@ -118,8 +118,8 @@ def test_norms_use_the_first_images_alone():
     params, images = random_params(plan, 0), _images(plan)
     functions = StepFunctions(Batch(4, calibration=2), 1)
     calls = calls_of_leaves(functions, steps_of(plan), _in_order(plan, params))
-    with norms.statistics_of_first(2):
-        want = jax.jit(Network(plan).apply)({"params": params}, images)
+    calibrated = Network(plan, context=OpContext(norm_images=2))
+    want = jax.jit(calibrated.apply)({"params": params}, images)
     _close(run(calls, images), want, 1e-5)
 
 

@@ -1,10 +1,12 @@
 """Comparison of both forms of a primitive."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ppuda_jax.nets import lowering
+from ppuda_jax.nets.context import OpContext
 
 RNG = np.random.default_rng(0)
 
@@ -14,12 +16,11 @@ def array(*shape):
 
 
 def assert_forms_agree(function, *arrays):
-    """Values and gradients of both forms, to float32 rounding."""
+    """Values and gradients of both forms of `function(context, *arrays)`, to float32 rounding."""
     results = []
     for form in ("taps", "library"):
-        with lowering.lowering(form):
-            value, pull = jax.vjp(function, *arrays)
-            seed = jnp.cos(jnp.arange(value.size, dtype=jnp.float32)).reshape(value.shape)
-            results.append((value, pull(seed)))
+        value, pull = jax.vjp(functools.partial(function, OpContext(form)), *arrays)
+        seed = jnp.cos(jnp.arange(value.size, dtype=jnp.float32)).reshape(value.shape)
+        results.append((value, pull(seed)))
     for ours, theirs in zip(*map(jax.tree.leaves, results), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=2e-5)

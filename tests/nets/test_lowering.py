@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from ppuda_jax.nets import lowering
+from ppuda_jax.nets.context import OpContext
 from tests.nets.forms import array, assert_forms_agree
 
 
@@ -23,13 +24,17 @@ from tests.nets.forms import array, assert_forms_agree
 )
 def test_convolution(kernel, stride, size):
     assert_forms_agree(
-        lambda x, w: lowering.conv(x, w, stride), array(2, size, size, 3), array(*kernel, 3, 4)
+        lambda context, x, w: lowering.conv(x, w, stride, context=context),
+        array(2, size, size, 3),
+        array(*kernel, 3, 4),
     )
 
 
 def test_patches():
     assert_forms_agree(
-        lambda x, w: lowering.conv(x, w, (3, 3), (1, 1)), array(2, 32, 32, 3), array(3, 3, 3, 4)
+        lambda context, x, w: lowering.conv(x, w, (3, 3), (1, 1), context),
+        array(2, 32, 32, 3),
+        array(3, 3, 3, 4),
     )
 
 
@@ -38,23 +43,20 @@ def test_patches():
 @pytest.mark.parametrize("k", [3, 5])
 def test_depthwise(k, stride, dilation):
     assert_forms_agree(
-        lambda x, w: lowering.depthwise(x, w, stride, dilation),
+        lambda context, x, w: lowering.depthwise(x, w, stride, dilation, context),
         array(3, 8, 8, 4),
         array(k, k, 1, 4),
     )
 
 
 def test_attention():
-    assert_forms_agree(lowering.attention, *(array(4, 9, 2, 4) for _ in range(3)))
+    assert_forms_agree(
+        lambda context, *qkv: lowering.attention(*qkv, context),
+        *(array(4, 9, 2, 4) for _ in range(3)),
+    )
 
 
 def test_attention_does_not_overflow():
     huge = 1e3 * jnp.ones((2, 5, 1, 4))
-    with lowering.lowering("taps"):
-        np.testing.assert_allclose(lowering.attention(huge, huge, huge), huge, rtol=1e-5)
-
-
-def test_unknown_form_is_refused():
-    with pytest.raises(ValueError, match="'taps' or 'library', received 'fast'"):
-        with lowering.lowering("fast"):
-            pass
+    mixed = lowering.attention(huge, huge, huge, OpContext("taps"))
+    np.testing.assert_allclose(mixed, huge, rtol=1e-5)

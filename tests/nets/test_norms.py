@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ppuda_jax.nets import lowering, norms, ops, pools
+from ppuda_jax.nets import norms, ops, pools
+from ppuda_jax.nets.context import OpContext
 from tests.close import assert_close
 from tests.nets.forms import array
 
@@ -66,12 +67,10 @@ def test_norms_at_a_large_mean(norm, mean):
     if norm == "layer_norm":
         found = norms.layer_norm(x, one, zero)
     elif norm == "norm_pool":
-        with lowering.lowering("taps"):
-            found = norms.norm_pool(x, one, zero)
+        found = norms.norm_pool(x, one, zero, context=OpContext("taps"))
         expected = pools.max_pool(jnp.asarray(expected, jnp.float32), 2)
     elif norm == "first images":
-        with norms.statistics_of_first(4):
-            found = norms.batch_norm(x, one, zero)
+        found = norms.batch_norm(x, one, zero, context=OpContext(norm_images=4))
     else:
         found = norms.batch_norm(x, one, zero)
     np.testing.assert_allclose(found, expected, atol=3e-3)
@@ -89,24 +88,11 @@ def test_norm_and_pool_in_one_equal_one_after_the_other(size, enabled):
     scale, bias = array(16), array(16)  # some scales are negative
 
     def apart(x, scale, bias):
-        return ops.stem_pool((), norms.batch_norm(x, scale, bias, enabled))
+        return ops.stem_pool((), norms.batch_norm(x, scale, bias, enabled), context=taps)
 
-    with lowering.lowering("taps"):
-        want, pull = jax.vjp(apart, x, scale, bias)
-        got, pull_got = jax.vjp(lambda *a: norms.norm_pool(*a, enabled), x, scale, bias)
+    taps = OpContext("taps")
+    want, pull = jax.vjp(apart, x, scale, bias)
+    got, pull_got = jax.vjp(lambda *a: norms.norm_pool(*a, enabled, taps), x, scale, bias)
     assert (scale < 0).any() and (scale > 0).any()
     assert_close(got, want, 1e-6)
     assert_close(pull_got(g), pull(g), 1e-5)
-
-
-def test_statistics_of_the_first_images():
-    x = array(6, 3, 3, 2)
-    expected = norms.batch_statistics(x[:4])
-    with norms.statistics_of_first(4):
-        first = norms.batch_statistics(x)
-        with norms.statistics_of_first(0):
-            everything = norms.batch_statistics(x)
-        again = jax.jit(norms.batch_norm)(x, jnp.ones(2), jnp.zeros(2))
-    np.testing.assert_array_equal(first, expected)
-    np.testing.assert_array_equal(everything, norms.batch_statistics(x))
-    np.testing.assert_allclose(jnp.mean(again[:4], axis=(0, 1, 2)), 0, atol=1e-6)

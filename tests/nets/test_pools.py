@@ -13,7 +13,7 @@ from tests.nets.forms import array, assert_forms_agree
 @pytest.mark.parametrize("pool", [pools.max_pool, pools.avg_pool])
 @pytest.mark.parametrize("size", [7, 8])
 def test_pools(pool, stride, size):
-    assert_forms_agree(lambda x: pool(x, stride), array(2, size, size, 3))
+    assert_forms_agree(lambda context, x: pool(x, stride, context), array(2, size, size, 3))
 
 
 def test_average_pool_leaves_padding_out():

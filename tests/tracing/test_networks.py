@@ -15,6 +15,7 @@ from ppuda_jax.archs.plan import make_plan
 from ppuda_jax.archs.sampling import sample_arch
 from ppuda_jax.graphs.from_plan import graph_from_plan
 from ppuda_jax.nets import lowering
+from ppuda_jax.nets.context import OpContext
 from ppuda_jax.nets.network import Network
 from ppuda_jax.tracing.api import trace_graph
 
@@ -34,8 +35,8 @@ def abstract_params(plan):
 
 def trace_plan(plan, form):
     images = jax.ShapeDtypeStruct((2, plan.image_size, plan.image_size, 3), jnp.float32)
-    with lowering.lowering(form):
-        return trace_graph(Network(plan).apply, abstract_params(plan), images)
+    network = Network(plan, context=OpContext(form))
+    return trace_graph(network.apply, abstract_params(plan), images)
 
 
 def node_keys(graph):
@@ -95,9 +96,9 @@ def test_a_kernel_of_patches_keeps_its_height_and_width(form):
     }
 
     def apply(params, x):
-        return lowering.conv(x, params["kernel"], (4, 4), (0, 0)).mean((1, 2)) @ params["head"]
+        maps = lowering.conv(x, params["kernel"], (4, 4), (0, 0), OpContext(form))
+        return maps.mean((1, 2)) @ params["head"]
 
-    with lowering.lowering(form):
-        graph = trace_graph(apply, shapes, jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32))
+    graph = trace_graph(apply, shapes, jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32))
     (kernel,) = (b for b in graph.bindings if b.path == ("kernel",))
     assert kernel.shape == (8, 3, 4, 4) and kernel.perm == (2, 3, 1, 0)

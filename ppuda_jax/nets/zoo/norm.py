@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from ppuda_jax.nets import norms
+from ppuda_jax.nets.context import DEFAULT, OpContext
 
 MOMENTUM = 0.9
 
@@ -18,7 +19,12 @@ class BatchNorm(nn.Module):
     Without the collection `batch_stats` it normalises with the statistics of the batch, as the
     paper evaluates; with it, with the running ones, unless `train`. With `train` and
     `mutable=["batch_stats"]` the running statistics are updated (see `calibration`).
+
+    Attributes:
+      context: static choices.
     """
+
+    context: OpContext = DEFAULT
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
@@ -33,7 +39,7 @@ class BatchNorm(nn.Module):
             return (x - mean) * gain + shift
         if train and self.is_mutable_collection("batch_stats"):
             self._update(x)
-        return norms.batch_norm(x, scale, bias)
+        return norms.batch_norm(x, scale, bias, context=self.context)
 
     def _update(self, x: jax.Array) -> None:
         channels = x.shape[-1]

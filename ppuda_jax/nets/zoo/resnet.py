@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ppuda_jax.nets.context import DEFAULT, OpContext
 from ppuda_jax.nets.zoo.norm import BatchNorm
 
 SMALL_IMAGES = 64
@@ -30,12 +31,14 @@ class ResidualBlock(nn.Module):
       features: channels of the result.
       stride: of the (first) 3x3 convolution.
       bottleneck: the three-convolution form.
+      context: static choices of the norms.
     """
 
     width: int
     features: int
     stride: int = 1
     bottleneck: bool = False
+    context: OpContext = DEFAULT
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
@@ -47,11 +50,11 @@ class ResidualBlock(nn.Module):
         y = x
         for i, (width, kernel, stride) in enumerate(plan, start=1):
             y = _conv(width, kernel, stride, name=f"conv{i}")(y)
-            y = BatchNorm(name=f"bn{i}")(y, train)
+            y = BatchNorm(self.context, name=f"bn{i}")(y, train)
             y = nn.relu(y) if i < len(plan) else y
         if self.stride != 1 or x.shape[-1] != self.features:
             x = _conv(self.features, 1, self.stride, name="downsample_conv")(x)
-            x = BatchNorm(name="downsample_bn")(x, train)
+            x = BatchNorm(self.context, name="downsample_bn")(x, train)
         return nn.relu(y + x)
 
 
@@ -64,6 +67,7 @@ class ResNet(nn.Module):
       num_classes: K.
       image_size: S; decides the stem.
       width_factor: multiplies the inner width of the blocks.
+      context: static choices of the norms.
     """
 
     stages: tuple[int, ...]
@@ -71,13 +75,14 @@ class ResNet(nn.Module):
     num_classes: int = 10
     image_size: int = 32
     width_factor: int = 1
+    context: OpContext = DEFAULT
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
         """Logits [B, K] of images [B, S, S, 3]."""
         small = self.image_size <= SMALL_IMAGES
         x = _conv(64, 3 if small else 7, 1 if small else 2, name="conv1")(images)
-        x = nn.relu(BatchNorm(name="bn1")(x, train))
+        x = nn.relu(BatchNorm(self.context, name="bn1")(x, train))
         if not small:
             x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
         for stage, blocks in enumerate(self.stages):
@@ -88,6 +93,7 @@ class ResNet(nn.Module):
                     width * (4 if self.bottleneck else 1),
                     2 if stage and not block else 1,
                     self.bottleneck,
+                    self.context,
                     name=f"layer{stage + 1}_{block}",
                 )(x, train)
         return nn.Dense(self.num_classes, name="fc")(jnp.mean(x, axis=(1, 2)))
@@ -99,19 +105,21 @@ class PreActivationBlock(nn.Module):
     Attributes:
       features: channels.
       stride: of the first convolution.
+      context: static choices of the norms.
     """
 
     features: int
     stride: int = 1
+    context: OpContext = DEFAULT
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         """Applies the block to [B, H, W, C]."""
-        y = nn.relu(BatchNorm(name="bn1")(x, train))
+        y = nn.relu(BatchNorm(self.context, name="bn1")(x, train))
         if x.shape[-1] != self.features:
             x = _conv(self.features, 1, self.stride, name="shortcut")(y)
         y = _conv(self.features, 3, self.stride, name="conv1")(y)
-        y = nn.relu(BatchNorm(name="bn2")(y, train))
+        y = nn.relu(BatchNorm(self.context, name="bn2")(y, train))
         return x + _conv(self.features, 3, name="conv2")(y)
 
 
@@ -122,11 +130,13 @@ class WideResNet(nn.Module):
       depth: number of layers, 6 n + 4.
       width: widening factor.
       num_classes: K.
+      context: static choices of the norms.
     """
 
     depth: int = 28
     width: int = 10
     num_classes: int = 10
+    context: OpContext = DEFAULT
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
@@ -136,7 +146,10 @@ class WideResNet(nn.Module):
             for block in range((self.depth - 4) // 6):
                 stride = 2 if stage and not block else 1
                 x = PreActivationBlock(
-                    16 * 2**stage * self.width, stride, name=f"layer{stage + 1}_{block}"
+                    16 * 2**stage * self.width,
+                    stride,
+                    self.context,
+                    name=f"layer{stage + 1}_{block}",
                 )(x, train)
-        x = nn.relu(BatchNorm(name="bn")(x, train))
+        x = nn.relu(BatchNorm(self.context, name="bn")(x, train))
         return nn.Dense(self.num_classes, name="fc")(jnp.mean(x, axis=(1, 2)))
