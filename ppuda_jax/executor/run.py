@@ -99,13 +99,8 @@ def _network(tables: Tables, programs: Programs, i: jax.Array) -> _Network:
         read_rows(tables.mats["s0"], program.stem.mat, STEM_MATS),
         read_rows(tables.vecs["s0"], program.stem.vec, STEM_VECS),
     )
-    head = Head(
-        one(tables.hidden),
-        one(tables.hidden_bias),
-        one(tables.classifier),
-        one(tables.classifier_bias),
-    )
-    return _Network(program, tables, stem, head)
+    head = tables.hidden, tables.hidden_bias, tables.classifier, tables.classifier_bias
+    return _Network(program, tables, stem, Head(*map(one, head)))
 
 
 def _empty_files(layout: Layout, images: jax.Array) -> Files:
