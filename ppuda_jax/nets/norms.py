@@ -107,8 +107,8 @@ def _batch_norm_fwd(x, scale, bias, enabled, context):
 
 def _batch_norm_bwd(context, residuals, g):
     del context
-    *norm, on = residuals
-    dx, g_scale, g_bias = batch_norm_pullback(*norm, g)
+    x, mean, inverse, scale, on = residuals
+    dx, g_scale, g_bias = batch_norm_pullback(x, mean, inverse, scale, g)
     none = jnp.zeros_like(g_scale)
     return (jnp.where(on, dx, g), jnp.where(on, g_scale, none), jnp.where(on, g_bias, none), None)
 

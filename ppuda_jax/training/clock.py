@@ -67,7 +67,7 @@ class Clock:
         by_steps = step / self._total
         if self._settings.time_limit_s is None:
             return min(1.0, by_steps)
-        elapsed = float(parallel.agree(np.float32(self.elapsed())))
+        elapsed = float(parallel.agree(np.asarray(self.elapsed(), np.float32)))
         return min(1.0, max(by_steps, elapsed / self._settings.time_limit_s))
 
     def stop_reason(self, step: int) -> StopReason | None:

@@ -5,19 +5,23 @@ import os
 import pathlib
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import tqdm
 
 from ppuda_jax import config
 
+_EMPTY: Mapping[str, Any] = {"sums": {}, "steps": 0, "skipped": 0}
+
 
 class Window:
     """Sums of metrics since the last line; JSON-ready, so that a resumed run logs the same."""
 
     def __init__(self, state: Mapping[str, Any] | None = None) -> None:
-        state = state or {"sums": {}, "steps": 0, "skipped": 0}
+        self._set(state or _EMPTY)
+
+    def _set(self, state: Mapping[str, Any]) -> None:
         self._sums: dict[str, float] = dict(state["sums"])
         self.steps: int = state["steps"]
         self.skipped: int = state["skipped"]
@@ -36,7 +40,7 @@ class Window:
         """Returns the averages and starts afresh."""
         means = {name: total / max(1, self.steps) for name, total in self._sums.items()}
         result = {**means, "skipped": self.skipped}
-        self.__init__()
+        self._set(_EMPTY)
         return result
 
     def to_dict(self) -> dict[str, Any]:
@@ -57,7 +61,8 @@ class MetricsLog:
             total_steps: length of the bar.
             first_step: step that the run continues from.
         """
-        self._file = self._events = None
+        self._file: TextIO | None = None
+        self._events: Any = None
         if workdir is not None:
             from tensorboardX import SummaryWriter
 

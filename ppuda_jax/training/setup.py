@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import logging
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -12,6 +12,7 @@ import jax
 from ppuda_jax import checkpoints
 from ppuda_jax.data.architectures import DeepNets
 from ppuda_jax.data.batches import training_images
+from ppuda_jax.executor.layout import Variant
 from ppuda_jax.executor.variants import variant_of
 from ppuda_jax.ghn import config as ghn_configs
 from ppuda_jax.ghn.config import GHNConfig
@@ -108,7 +109,7 @@ def _given(name: str, ghn: GHNConfig, rng: jax.Array) -> LoadedGHN:
     return given
 
 
-def _loss_for(ghn: GHNConfig, settings: TrainConfig, variant: Hashable) -> LossFn:
+def _loss_for(ghn: GHNConfig, settings: TrainConfig, variant: Variant) -> LossFn:
     """The loss of one variant's networks."""
 
     def loss_fn(

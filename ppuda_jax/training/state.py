@@ -47,8 +47,8 @@ def make_optimiser(config: TrainConfig) -> optax.GradientTransformation:
 def running_average(average: PyTree, theta: PyTree, step: jax.Array, decay: float) -> PyTree:
     """Exponential average of theta; its decay grows from 0.1 so that the start is forgotten."""
     count = step.astype(jnp.float32)
-    decay = jnp.minimum(decay, (1.0 + count) / (10.0 + count))
-    return optax.incremental_update(theta, average, 1.0 - decay)
+    grown = jnp.minimum(decay, (1.0 + count) / (10.0 + count))
+    return optax.incremental_update(theta, average, 1.0 - grown)
 
 
 def best_theta(state: TrainState) -> PyTree:

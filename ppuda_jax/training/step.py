@@ -3,6 +3,7 @@
 Legend: `K` steps of a dispatch, `S` devices, `M` networks of a meta-batch, `b` images of a batch.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -75,7 +76,8 @@ def make_step(
         average = state.average
         if average is not None:
             average = running_average(average, theta, state.step, config.average_decay)
-        state = state.replace(
+        state = dataclasses.replace(
+            state,
             theta=theta,
             average=average,
             opt_state=jax.tree.map(keep, opt_state, state.opt_state),

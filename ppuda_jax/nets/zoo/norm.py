@@ -33,10 +33,10 @@ class BatchNorm(nn.Module):
         scale = self.param("scale", nn.initializers.ones, (channels,))
         bias = self.param("bias", nn.initializers.zeros, (channels,))
         if not train and self.has_variable("batch_stats", "mean"):
-            mean = self.get_variable("batch_stats", "mean")
+            running: jax.Array = self.get_variable("batch_stats", "mean")
             gain = jax.lax.rsqrt(self.get_variable("batch_stats", "var") + norms.EPSILON) * scale
-            mean, gain, shift = (v.reshape(1, 1, 1, -1) for v in (mean, gain, bias))
-            return (x - mean) * gain + shift
+            centre, gain, shift = (v.reshape(1, 1, 1, -1) for v in (running, gain, bias))
+            return (x - centre) * gain + shift
         if train and self.is_mutable_collection("batch_stats"):
             self._update(x)
         return norms.batch_norm(x, scale, bias, context=self.context)

@@ -43,6 +43,7 @@ class ResidualBlock(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         """Applies the block to [B, H, W, C]."""
+        plan: tuple[tuple[int, int, int], ...]
         if self.bottleneck:
             plan = ((self.width, 1, 1), (self.width, 3, self.stride), (self.features, 1, 1))
         else:
