@@ -41,9 +41,13 @@ class RunCheckpoints:
         root = pathlib.Path(workdir).expanduser().resolve()
         self._managers = {}
         for name, kept in (("last", 2), ("best", 1)):
+            # Hosts wait for each other under the name of a step: two managers that save the same
+            # step at the same time need names of their own.
+            hosts = ocp.options.MultiprocessingOptions(barrier_sync_key_prefix=name)
             options = ocp.CheckpointManagerOptions(
                 max_to_keep=kept,
                 create=True,
+                multiprocessing_options=hosts,
                 cleanup_tmp_directories=True,  # what a killed session was writing
             )
             self._managers[name] = ocp.CheckpointManager(
