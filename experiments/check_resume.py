@@ -30,7 +30,7 @@ from ppuda_jax.config import check_types, described
 from ppuda_jax.training.metrics import read_metrics
 
 # What a clock says, and what only this session did.
-_CLOCKS = ("seconds", "steps_per_s", "nets_per_s", "compiler_calls", "programs", "eval_seconds")
+_CLOCKS = ("seconds", "steps_per_s", "nets_per_s", "compiler_calls", "programs", "val_seconds")
 _FULL = 2**16  # bytes of a file on the full disk: less than theta, more than a line of metrics
 
 
