@@ -223,7 +223,7 @@ def _simple_outputs(
     variant: Variant, context: OpContext, gate: jax.Array, simple: jax.Array, vecs: jax.Array
 ):
     """Norm (and pool) of a simple stem's map."""
-    used = simple.shape[-1] // variant.width
+    used = variant.simple_slots
     norm = norms.norm_pool if _halved(variant) else norms.batch_norm
     x = norm(simple, vecs[:used].reshape(-1), vecs[used : 2 * used].reshape(-1), gate, context)
     parts = jnp.moveaxis(x.reshape(*x.shape[:-1], used, variant.width), -2, 0)

@@ -54,6 +54,11 @@ class Variant:
         return 3 if self.image_size == 32 else 2
 
     @property
+    def simple_slots(self) -> int:
+        """Parts of C channels that a simple stem's map has."""
+        return 3 if self.image_size == 32 else 1
+
+    @property
     def hidden(self) -> int:
         """Largest hidden layer of a head."""
         return 256 if self.flat else 512

@@ -295,7 +295,7 @@ class _Compiler:
         ops = {op.name: op for op in self.stem_ops}
         kind = STEM_KERNELS.index(config.ks) + (3 if config.stem_type else 0)
         wanted = (
-            (("stem.0", 0, 6),)
+            (("stem.0", 0, 2 * self.variant.simple_slots),)
             if config.stem_type == 0
             else (
                 ("stem0.0", 0, 2),

@@ -133,7 +133,7 @@ def empty_tables(variant: Variant, count: int, capacity: Capacity, num_classes: 
     layout, zeros = layout_of(variant), lambda *shape: np.zeros(shape, np.float32)
     patch = 3 if variant.image_size == 32 else 16
     k = patch if variant.attention else 7
-    last = variant.channels(0) * (1 if variant.attention or variant.image_size != 32 else 3)
+    last = variant.width * (1 if variant.attention else variant.simple_slots)
     size, width, hidden = variant.size, variant.width, variant.hidden
     return Tables(
         mats={name: zeros(rows, *layout.mats[name]) for name, rows in capacity.mats},
