@@ -1,10 +1,5 @@
 """Several devices and several hosts compute what one device does."""
 
-import pathlib
-import socket
-import subprocess
-import sys
-
 import chex
 import jax
 import numpy as np
@@ -12,9 +7,8 @@ import pytest
 
 from ppuda_jax import parallel
 from ppuda_jax.training.loop import train
+from tests.hosts import run_hosts
 from tests.training import toy
-
-ROOT = pathlib.Path(__file__).parents[1]
 
 
 def final_theta(**changes):
@@ -73,21 +67,7 @@ np.savez(f"{out}/theta{host}.npz", **result.theta)
 
 
 def test_two_hosts(one_device, tmp_path):
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        address = f"localhost:{probe.getsockname()[1]}"
-    hosts = [
-        subprocess.Popen(
-            [sys.executable, "-c", _HOST, address, str(host), str(tmp_path)],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for host in (0, 1)
-    ]
-    outputs = [process.communicate(timeout=100)[0] for process in hosts]
-    assert [process.returncode for process in hosts] == [0, 0], outputs
+    run_hosts(_HOST, str(tmp_path))
     for host in (0, 1):
         theta = dict(np.load(tmp_path / f"theta{host}.npz"))
         chex.assert_trees_all_close(theta, one_device, atol=1e-5)

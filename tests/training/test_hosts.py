@@ -1,11 +1,6 @@
 """Several hosts that evaluate during training decide as one."""
 
-import pathlib
-import socket
-import subprocess
-import sys
-
-ROOT = pathlib.Path(__file__).parents[2]
+from tests.hosts import run_hosts
 
 _HOST = """
 import os, sys
@@ -27,23 +22,5 @@ train(config, toy.task(config, evaluate=evaluate))
 
 def test_hosts_whose_scores_differ_save_the_best_together(tmp_path):
     """Rounding tells the hosts' scores apart; a host that saves waits for all others."""
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        address = f"localhost:{probe.getsockname()[1]}"
-    hosts = [
-        subprocess.Popen(
-            [sys.executable, "-c", _HOST, address, str(host), str(tmp_path)],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for host in (0, 1)
-    ]
-    try:
-        outputs = [process.communicate(timeout=150)[0] for process in hosts]
-    finally:
-        for process in hosts:
-            process.kill()
-    assert [process.returncode for process in hosts] == [0, 0], outputs
+    run_hosts(_HOST, str(tmp_path))
     assert [folder.name for folder in (tmp_path / "best").iterdir()] == ["8"]

@@ -85,15 +85,18 @@ def test_a_killed_run_resumes_bit_for_bit(whole, tmp_path):
     assert_same_run(tmp_path, whole)
 
 
-def test_sigterm_saves_and_exits(whole, tmp_path):
-    process = start(tmp_path, "--slow=0.15", "--checkpoint_every=1000", "--max_variants=none")
-    wait_for(lambda: len(read_metrics(tmp_path)) > 0, process)
-    process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=240)
-    assert process.returncode == 0
-    _, step, reason, _ = output.split()[-4:]
-    assert reason == "signal" and 4 <= int(step) < 24
-    assert (tmp_path / "last" / step).is_dir()
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_stops(whole, tmp_path, number):
+    class Signalled(toy.ToyNetworks):
+        def build(self, indices, variant):
+            if 60 in indices:  # of a meta-batch early in the run, but not of start-up
+                os.kill(os.getpid(), number)
+            return super().build(indices, variant)
+
+    config = three_variants(tmp_path, checkpoint_every=1000)
+    result = train(config, toy.task(config, Signalled()))
+    assert result.reason == "signal" and 0 < result.step < 24
+    assert (tmp_path / "last" / str(result.step)).is_dir()
     config = three_variants(tmp_path)
     train(config, toy.task(config))
     assert_same_run(tmp_path, whole)
