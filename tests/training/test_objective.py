@@ -132,3 +132,22 @@ def test_other_decoders_are_refused():
     config = GHNConfig(decoder="mlp")
     with pytest.raises(ValueError, match="decoder='mlp'.*use predict_params"):
         predict_tables(config, variant_of(PLANS["flat head"]), {}, None)
+
+
+def test_a_meta_batch_of_more_than_eight_is_its_networks_one_by_one():
+    cells = ("conv_1x1:0 cse:1", "max_pool_3x3:0 cse:1", "conv_1x1:0 max_pool_3x3:1")
+    plans = [plan_of(normal, "skip_connect:0 skip_connect:1", n_cells=3) for normal in cells]
+    variant = variant_of(plans[0])
+    theta = init_theta(GHN2, jax.random.key(1))
+    images = jax.random.normal(jax.random.key(2), (4, 32, 32, 3))
+    loss = jax.jit(functools.partial(meta_loss, GHN2, variant))
+    together, scores = loss(
+        theta, build_meta_batch(plans * 4, variant), images, jnp.arange(4), None
+    )
+    alone = [
+        loss(theta, build_meta_batch([plan], variant), images, jnp.arange(4), None)[0]
+        for plan in plans
+    ]
+    assert len({round(float(value), 4) for value in alone}) == 3
+    np.testing.assert_allclose(scores["loss"], alone * 4, rtol=1e-5)
+    np.testing.assert_allclose(together, np.mean(alone), rtol=1e-5)
