@@ -97,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         __doc__,
         argv,
         base=base_of,
-        errors=(NonFiniteError,),
+        errors=(NonFiniteError, OSError),
         interrupted="interrupted; the same command continues from the last checkpoint",
     )
 

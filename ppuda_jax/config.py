@@ -134,8 +134,12 @@ def write_atomic(path: str | os.PathLike[str], text: str) -> None:
     """Writes text beside `path` and moves it there, so that a reader never sees half of it."""
     target = pathlib.Path(path)
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    temporary.write_text(text)
-    os.replace(temporary, target)
+    try:
+        temporary.write_text(text)
+        os.replace(temporary, target)
+    except OSError:
+        temporary.unlink(missing_ok=True)  # a full disk is not to be filled further
+        raise
 
 
 def parse_text(text: str, hint: Any, where: str) -> Any:

@@ -41,6 +41,20 @@ def test_save_is_readable_and_leaves_no_other_file(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["c.json"]
 
 
+def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
+    config.write_atomic(tmp_path / "c.json", "before")
+
+    def full(self, text):
+        self.touch()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pathlib.Path, "write_text", full)
+    with pytest.raises(OSError, match="No space left"):
+        config.write_atomic(tmp_path / "c.json", "after")
+    assert [p.name for p in tmp_path.iterdir()] == ["c.json"]
+    assert (tmp_path / "c.json").read_text() == "before"
+
+
 def test_integers_become_floats_but_booleans_do_not_become_integers():
     assert config.from_dict(Outer, {"name": "x", "rate": 1}).rate == 1.0
     with pytest.raises(ValueError, match=r"Inner\.size: expected int, received True"):

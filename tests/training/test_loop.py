@@ -85,6 +85,18 @@ def test_a_killed_run_resumes_bit_for_bit(whole, tmp_path):
     assert_same_run(tmp_path, whole)
 
 
+def test_a_full_disk_ends_the_run_with_what_was_saved(whole, tmp_path):
+    process = start(tmp_path, "--full_from=110", "--max_variants=none")
+    _, said = process.communicate(timeout=240)
+    assert process.returncode != 0
+    assert "CheckpointError: a checkpoint cannot be written into" in said and "make room" in said
+    assert (tmp_path / "last" / "6").is_dir() and not (tmp_path / "last" / "24").exists()
+    config = three_variants(tmp_path)
+    train(config, toy.task(config))
+    assert_same_run(tmp_path, whole)
+    assert not list(tmp_path.rglob("*orbax-checkpoint-tmp*"))
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_and_stops(whole, tmp_path, number):
     class Signalled(toy.ToyNetworks):

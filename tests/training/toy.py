@@ -1,10 +1,12 @@
 """A family of tiny "networks" with the interfaces of the real ones, compiled in a moment.
 
 Run as a module it trains one, for tests that need a process of its own:
-`python -m tests.training.toy WORKDIR [--field=value ...] [--poison_from=N] [--slow=SECONDS]`.
+`python -m tests.training.toy WORKDIR [--field=value ...] [--poison_from=N] [--slow=SECONDS]
+[--full_from=N]`.
 """
 
 import dataclasses
+import resource
 import sys
 import time
 from collections.abc import Sequence
@@ -30,12 +32,16 @@ class ToyNetworks:
     seed: int = 0
     poison_from: int | None = None
     slow: float = 0.0
+    full_from: int | None = None
 
     def survey(self, index: int) -> Survey:
         return Survey(index, f"variant{index % 3}", 10 + index % 7)
 
     def build(self, indices: Sequence[int], variant: str) -> dict[str, np.ndarray]:
         time.sleep(self.slow)
+        if self.full_from is not None and max(indices) >= self.full_from:
+            # As on a full disk: lines of metrics are still written, parameters are not.
+            resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
         rows = [np.random.default_rng((self.seed, i)).normal(size=WIDTH) for i in indices]
         poison = [self.poison_from is not None and i >= self.poison_from for i in indices]
         return {
@@ -104,7 +110,12 @@ def main(argv: Sequence[str]) -> None:
 
     workdir, flags = argv[0], dict(a.removeprefix("--").split("=", 1) for a in argv[1:])
     poison, slow = flags.pop("poison_from", None), float(flags.pop("slow", 0))
-    networks = ToyNetworks(poison_from=int(poison) if poison else None, slow=slow)
+    full = flags.pop("full_from", None)
+    networks = ToyNetworks(
+        poison_from=int(poison) if poison else None,
+        slow=slow,
+        full_from=int(full) if full else None,
+    )
     config = config_lib.override(settings(workdir=workdir), flags)
     result = train(config, task(config, networks))
     print("RESULT", result.step, result.reason, result.programs, flush=True)
