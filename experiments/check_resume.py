@@ -100,15 +100,19 @@ class Run:
             raise ValueError(f"{self.workdir} ended with {process.returncode}: {said[-2000:]}")
         return said
 
-    def phase(self) -> str:
-        """What the run was doing, from what lies in its folder."""
+    def phase(self, said: str) -> str:
+        """What a session was doing when it was killed, from what it said and what lies there."""
+        if "compiling" not in said:
+            return "sampling"  # imports and reading of checkpoints included
+        if "compiled" not in said:
+            return "compiling"
         if list(self.workdir.glob("*/*orbax-checkpoint-tmp*")):
             return "saving"
         rows = read_metrics(self.workdir)
-        saved = max([int(p.name) for p in self.checkpoints()], default=0)
         newest = max([row["step"] for row in rows], default=0)
-        if newest <= saved:  # nothing since the last start but perhaps an evaluation
-            return "sampling, compiling, loading" if newest == 0 else "starting or evaluating"
+        validated = any("val_accuracy" in row for row in rows if row["step"] == newest)
+        if newest and newest % self.options.every == 0 and not validated:
+            return "evaluating"
         return "stepping"
 
     def checkpoints(self) -> list[pathlib.Path]:
@@ -161,11 +165,9 @@ def kill_at_random(options: CheckConfig, folder: pathlib.Path, seconds: float) -
             try:
                 process.communicate(timeout=draw.uniform(0.05, 1.0) * seconds)
             except subprocess.TimeoutExpired:
-                phase = run.phase()
                 process.kill()
-                process.communicate()
                 left -= 1
-                yield phase
+                yield run.phase(process.communicate()[1])
                 continue
             if process.returncode:
                 raise ValueError(f"{run.workdir} ended with {process.returncode} after a kill")

@@ -134,6 +134,7 @@ class _Run:
                 networks = parallel.split(arrays, self.topology)
                 args = (self.state, self.resident, networks, batches, rates)
                 examples.append((variant, args))
+        say(f"sampled {self.settings.probe_archs} networks, compiling {len(examples)} variants")
         started = time.monotonic()
         on_disk = self.programs.warm_up(examples)
         covered = sum(len(surveys) for _, surveys in chosen) / self.settings.probe_archs
