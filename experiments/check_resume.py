@@ -3,11 +3,11 @@
     python -m experiments.check_resume --kills=20
 
 A small run on digits goes through once without interruption. The same run is then started again
-and again and killed (SIGKILL) after a random time, until it has gone through as well; there is a
-new one as long as kills are left. Each must end with the same theta, optimiser state and metrics,
-bit for bit on a CPU. Two more runs meet a disk that is full while a checkpoint is written (a
-limit on the size of files stands for it) and a newest checkpoint that was cut in half: the one
-before must be taken, and said. Exits with 1 at a difference.
+and again and killed (SIGKILL) at random moments of every phase, until it has gone through as well;
+there is a new one as long as kills are left. Each must end with the same theta, optimiser state
+and metrics, bit for bit on a CPU. Two more runs meet a disk that is full while a checkpoint is
+written (a limit on the size of files, RLIMIT_FSIZE, stands for it) and a newest checkpoint that
+was cut in half: the one before must be taken, and said. Exits with 1 at a difference.
 """
 
 import collections
@@ -31,6 +31,15 @@ from ppuda_jax.training.metrics import read_metrics
 
 # What a clock says, and what only this session did.
 _CLOCKS = ("seconds", "steps_per_s", "nets_per_s", "compiler_calls", "programs", "val_seconds")
+PHASES = ("sampling", "compiling", "stepping", "saving", "evaluating")
+_MEAN_DELAY_S = {
+    "sampling": 3.0,
+    "compiling": 2.0,
+    "stepping": 0.05,
+    "saving": 0.01,
+    "evaluating": 5.0,
+}
+_POLL_S = 0.005
 _FULL = 2**16  # bytes of a file on the full disk: less than theta, more than a line of metrics
 
 
@@ -80,13 +89,16 @@ class Run:
         }
         command = [sys.executable, "-m", "experiments.train", "--noreport"]
         command += [f"--{name}={value}" for name, value in settings.items()]
-        return subprocess.Popen(
-            command,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            preexec_fn=limit,
-        )
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with self.log.open("w") as log:
+            return subprocess.Popen(
+                command, stdout=subprocess.DEVNULL, stderr=log, text=True, preexec_fn=limit
+            )
+
+    @property
+    def log(self) -> pathlib.Path:
+        """What the newest session says."""
+        return self.workdir.with_suffix(".log")
 
     def finish(self) -> str:
         """Runs it to its end; returns what it said.
@@ -94,14 +106,14 @@ class Run:
         Raises:
           ValueError: it ended with an error.
         """
-        process = self.start()
-        said = process.communicate()[1]
-        if process.returncode:
-            raise ValueError(f"{self.workdir} ended with {process.returncode}: {said[-2000:]}")
+        status, said = self.start().wait(), self.log.read_text()
+        if status:
+            raise ValueError(f"{self.workdir} ended with {status}: {said[-2000:]}")
         return said
 
-    def phase(self, said: str) -> str:
-        """What a session was doing when it was killed, from what it said and what lies there."""
+    def phase(self) -> str:
+        """What the newest session does or did, from what it said and what lies there."""
+        said = self.log.read_text()
         if "compiling" not in said:
             return "sampling"  # imports and reading of checkpoints included
         if "compiled" not in said:
@@ -154,27 +166,44 @@ def differences(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray
     ]
 
 
-def kill_at_random(options: CheckConfig, folder: pathlib.Path, seconds: float) -> Iterator[Any]:
-    """Kills runs until the kills are used up; yields each phase, and each run that went through."""
-    draw, left, number = random.Random(options.seed), options.kills, 0
-    while left:
+def kill_at_random(options: CheckConfig, folder: pathlib.Path) -> Iterator[str | Run]:
+    """Kills runs until the kills are used up; yields each phase, and each run that went through.
+
+    Moments are drawn phase by phase: most of the time goes by in a few of them.
+    """
+    draw, number = random.Random(options.seed), 0
+    targets = [PHASES[kill % len(PHASES)] for kill in range(options.kills)]
+    draw.shuffle(targets)
+    while targets:
         number += 1
         run = Run(folder / f"killed-{number}", options)
-        while left:
-            process = run.start()
-            try:
-                process.communicate(timeout=draw.uniform(0.05, 1.0) * seconds)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                left -= 1
-                yield run.phase(process.communicate()[1])
-                continue
-            if process.returncode:
-                raise ValueError(f"{run.workdir} ended with {process.returncode} after a kill")
-            break
-        else:
-            run.finish()
+        for _ in range(draw.randint(1, 4)):
+            if targets and kill_in(run, targets[-1], draw):
+                targets.pop()
+                yield run.phase()
+        run.finish()
         yield run
+
+
+def kill_in(run: Run, phase: str, draw: random.Random) -> bool:
+    """Kills a session soon after a phase began; False if it ended before."""
+    process, left = run.start(), draw.randint(0, 2)  # further steps before the one of the kill
+    seen: set[int] = set()
+    while process.poll() is None:
+        if run.phase() == phase:
+            seen.add(len(run.log.read_text().splitlines()))
+            if len(seen) > left or phase in ("sampling", "compiling"):
+                break
+        time.sleep(_POLL_S)
+    # Long phases are hit in their middle; from a short one the run may have gone on.
+    time.sleep(draw.expovariate(1 / _MEAN_DELAY_S[phase]))
+    if process.poll() is not None:
+        if process.returncode:
+            raise ValueError(f"{run.workdir} ended with {process.returncode} after a kill")
+        return False
+    process.kill()
+    process.wait()
+    return True
 
 
 def fill_disk(options: CheckConfig, folder: pathlib.Path) -> tuple[Run, str]:
@@ -184,12 +213,11 @@ def fill_disk(options: CheckConfig, folder: pathlib.Path) -> tuple[Run, str]:
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (_FULL, _FULL))
 
-    process = run.start(limit)
-    said = process.communicate()[1]
-    if process.returncode == 0:
+    status, said = run.start(limit).wait(), run.log.read_text()
+    if status == 0:
         raise ValueError("the run did not notice that its checkpoints were not written")
     run.finish()
-    return run, said.strip().splitlines()[-1] if said.strip() else f"exit {process.returncode}"
+    return run, said.strip().splitlines()[-1] if said.strip() else f"exit {status}"
 
 
 def cut_newest(options: CheckConfig, folder: pathlib.Path) -> tuple[Run, str]:
@@ -199,7 +227,7 @@ def cut_newest(options: CheckConfig, folder: pathlib.Path) -> tuple[Run, str]:
     while len(run.checkpoints()) < 2 and process.poll() is None:
         time.sleep(0.05)
     process.kill()
-    process.communicate()
+    process.wait()
     files = [p for p in run.checkpoints()[-1].rglob("*") if p.is_file()]
     largest = max(files, key=lambda path: path.stat().st_size)
     largest.write_bytes(largest.read_bytes()[: largest.stat().st_size // 2])
@@ -226,7 +254,7 @@ def check(options: CheckConfig, folder: pathlib.Path) -> tuple[str, bool]:
         rows.append([name, "equal" if not different else f"differs: {different[:4]}", note])
 
     compare("again, not interrupted", again)
-    for event in kill_at_random(options, folder, seconds):
+    for event in kill_at_random(options, folder):
         if isinstance(event, str):
             phases[event] += 1
             print(f"kill {phases.total()} of {options.kills}: {event}", file=sys.stderr)
