@@ -140,8 +140,7 @@ def test_two_splits_are_not_written_to_one_file(checkpoint):
 
 
 _COMPILING = """
-import sys, threading, time
-from absl import app
+import signal, sys, threading, time
 from experiments import evaluate
 from ppuda_jax.evaluation import evaluate as library
 
@@ -151,6 +150,8 @@ def prepare(runners, images, ghn, net):
     raise AssertionError("a background thread prepares")
 
 library._prepare = prepare
+# A shell starts what runs in the background with interrupts ignored, and children inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 evaluate.main()
 """
 
