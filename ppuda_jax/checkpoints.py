@@ -20,6 +20,7 @@ import orbax.checkpoint as ocp
 from ppuda_jax.ghn.config import GHNConfig
 from ppuda_jax.ghn.loaded import LoadedGHN
 from ppuda_jax.ghn.model import init_theta
+from ppuda_jax.runtime.logs import quiet_libraries
 
 FORMAT = 1
 ASSETS = pathlib.Path(__file__).parent / "assets"
@@ -157,7 +158,8 @@ def read_tree(folder: str | os.PathLike[str], template: Any) -> Any:
         raise DamagedError(f"{path.parent} has no '{path.name}'; it is no complete checkpoint")
     checkpointer = ocp.Checkpointer(ocp.StandardCheckpointHandler())
     try:
-        stored = checkpointer.metadata(path).item_metadata.tree
+        with quiet_libraries():
+            stored = checkpointer.metadata(path).item_metadata.tree
     except Exception as error:
         raise DamagedError(f"{path} is damaged: {_first_line(error)}") from error
     _compare(path, _leaves(stored), _leaves(template))
