@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ppuda_jax.prediction.predict import predict_params as predict_params
     from ppuda_jax.prediction.predict import unsupported_leaves as unsupported_leaves
     from ppuda_jax.tracing.api import trace as trace
+    from ppuda_jax.visualization import draw_filters as draw_filters
     from ppuda_jax.visualization import draw_graph as draw_graph
     from ppuda_jax.zoo import build_model as build_model
 
@@ -47,6 +48,7 @@ _MODULES = {
     "calibrate": "calibration",
     "dataset_spec": "data.datasets",
     "describe": "graphs.describe",
+    "draw_filters": "visualization",
     "draw_graph": "visualization",
     "init_theta": "ghn.model",
     "load_eval_images": "evaluation",

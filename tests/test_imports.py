@@ -95,7 +95,7 @@ DISTRIBUTIONS = {
     "sklearn": "scikit-learn",
 }
 # What extras bring; only imported where it is used.
-OF_EXTRAS = {"torch", "matplotlib", "networkx", "safetensors"}
+OF_EXTRAS = {"torch", "networkx", "safetensors"}
 
 
 def test_every_package_that_is_imported_is_required():

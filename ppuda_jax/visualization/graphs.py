@@ -1,6 +1,6 @@
 """Drawings of graphs, coloured by kind as in the paper (figure 1 and appendix A).
 
-matplotlib and networkx are imported when something is drawn (the extra `plot`).
+networkx, of the extra `plot`, is imported when something is drawn.
 
 Legend: N nodes.
 """
@@ -79,14 +79,15 @@ def draw_graph(graph: Any, path: str | os.PathLike[str] | None = None, labels: b
       The matplotlib figure.
 
     Raises:
-      ImportError: without matplotlib and networkx (install the extra `plot`).
+      ImportError: without networkx (install the extra `plot`).
     """
+    from matplotlib.figure import Figure
+
     try:
         import networkx
-        from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError(
-            "drawing needs matplotlib and networkx: pip install 'ppuda_jax[plot]'"
+            "drawing a graph needs networkx: pip install 'ppuda_jax[plot]'"
         ) from error
     arch = graph if isinstance(graph, ArchGraph) else ArchGraph.from_graphs_tuple(graph)
     colours, places = kind_colours(), node_positions(arch)

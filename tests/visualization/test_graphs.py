@@ -9,7 +9,7 @@ from ppuda_jax.graphs.describe import describe
 from ppuda_jax.graphs.from_plan import graph_from_plan
 from ppuda_jax.primitives import PRIMITIVES
 from ppuda_jax.tracing.api import trace
-from ppuda_jax.visualization import draw_graph, kind_colours, node_positions
+from ppuda_jax.visualization.graphs import draw_graph, kind_colours, node_positions
 from tests.tracing import modern_models, plain_models
 
 CASES = {**plain_models.CASES, **modern_models.CASES}

@@ -1,0 +1,38 @@
+"""Pictures of runs."""
+
+import numpy as np
+import pytest
+
+from ppuda_jax.visualization import draw_run
+
+METRICS = [
+    {"step": 10, "accuracy": 0.125},
+    {"step": 15, "val_accuracy": 0.9},
+    {"step": 20, "accuracy": 0.5},
+]
+
+
+def test_curve_and_networks_are_drawn_in_percent_the_best_network_first(tmp_path):
+    rows = {"after": [0.25, 0.75, 0.5], "SGD": [np.nan, 1.0, np.nan]}
+    figure = draw_run(METRICS, rows, 0.1, tmp_path / "run.png", "three networks")
+    assert (tmp_path / "run.png").stat().st_size > 1000
+    curve, networks = figure.axes
+    np.testing.assert_array_equal(curve.lines[0].get_xydata(), [[10, 12.5], [20, 50]])
+    np.testing.assert_array_equal(networks.lines[0].get_xydata(), [[1, 75], [2, 50], [3, 25]])
+    np.testing.assert_array_equal(networks.lines[1].get_ydata(), [100, np.nan, np.nan])
+    labels = [text.get_text() for text in networks.get_legend().get_texts()]
+    assert labels == ["after", "SGD", "chance"]
+    assert networks.get_title() == "three networks"
+
+
+def test_a_run_without_metrics_has_an_empty_curve():
+    figure = draw_run([], {"after": [0.5]}, 0.1)
+    assert figure.axes[0].lines[0].get_xydata().shape == (0, 2)
+
+
+@pytest.mark.parametrize(
+    "rows", [{}, {"a": [0.1], "b": [0.1, 0.2]}, {key: [0.1] for key in "abcd"}]
+)
+def test_rows_that_do_not_fit_are_refused(rows):
+    with pytest.raises(ValueError, match="one to 3 rows of one length, received"):
+        draw_run([], rows, 0.1)
