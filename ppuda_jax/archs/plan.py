@@ -118,7 +118,7 @@ def make_plan(config: NetConfig, num_classes: int = 10, image_size: int = 32) ->
         raise ValueError(
             f"C must be a multiple of the 8 attention heads, received {config.C}: use 16, 32, ..."
         )
-    builder = _Builder(config, image_size)
+    builder = _PlanBuilder(config, image_size)
     first: int | None
     second: int | None
     first, second = builder.add_stem()
@@ -136,7 +136,7 @@ def make_plan(config: NetConfig, num_classes: int = 10, image_size: int = 32) ->
     return builder.finish(num_classes)
 
 
-class _Builder:
+class _PlanBuilder:
     """Collects operations and values while the network is walked from the image on."""
 
     def __init__(self, config: NetConfig, image_size: int) -> None:

@@ -20,7 +20,7 @@ import numpy as np
 from ppuda_jax.ghn.config import GHNConfig
 from ppuda_jax.ghn.dense import MLP, Dense, affine
 
-Layout = Literal["oi", "io"]
+ChannelOrder = Literal["oi", "io"]
 Index = Sequence[int] | np.ndarray | None
 
 
@@ -92,13 +92,13 @@ class ConvDecoder(nn.Module):
         *,
         node: jax.Array | None = None,
         kernel_size: tuple[int, int] | None = None,
-        layout: Layout = "oi",
+        order: ChannelOrder = "oi",
     ) -> jax.Array:
         """See `GHN.decode_taps`."""
         kernel_size = kernel_size or self.config.max_shape[2:]
         features = self.tap_features(h, kernel_size)
         rows = nn.relu(self.conv_0(_rows_of(features, node, y, x, kernel_size[1])))  # [T, 8D]
-        return self._matrices(rows, out_index, in_index, layout)
+        return self._matrices(rows, out_index, in_index, order)
 
     def tap_features(self, h: jax.Array, kernel_size: tuple[int, int]) -> jax.Array:
         """See `GHN.tap_features`."""
@@ -125,12 +125,12 @@ class ConvDecoder(nn.Module):
         return self.classes(block).swapaxes(-1, -2)
 
     def _matrices(
-        self, rows: jax.Array, out_index: Index, in_index: Index, layout: Layout
+        self, rows: jax.Array, out_index: Index, in_index: Index, order: ChannelOrder
     ) -> jax.Array:
         """Last layer: rows [T, 8D] to [T, O, I] or [T, I, O], for the chosen channels."""
         kernel = take_static(take_static(self.conv_1.kernel, in_index, 1), out_index, 2)
         bias = take_static(take_static(self.conv_1.bias, in_index, 0), out_index, 1)
-        if layout == "oi":
+        if order == "oi":
             kernel, bias = kernel.swapaxes(1, 2), bias.swapaxes(0, 1)
         flat = affine(rows, kernel.reshape(rows.shape[-1], -1), bias.reshape(-1))
         return flat.reshape(-1, *bias.shape)
@@ -159,7 +159,7 @@ class MLPDecoder(nn.Module):
         *,
         node: jax.Array | None = None,
         kernel_size: tuple[int, int] | None = None,
-        layout: Layout = "oi",
+        order: ChannelOrder = "oi",
     ) -> jax.Array:
         """See `GHN.decode_taps`."""
         height, width = kernel_size or self.config.max_shape[2:]
@@ -167,7 +167,7 @@ class MLPDecoder(nn.Module):
         kernel = take_static(take_static(kernel, in_index, 3), out_index, 4)
         bias = self.dense_1.bias[:height, :width]
         bias = take_static(take_static(bias, in_index, 2), out_index, 3)
-        if layout == "oi":
+        if order == "oi":
             kernel, bias = kernel.swapaxes(3, 4), bias.swapaxes(2, 3)
         hidden = nn.relu(self.dense_0(h))
         flat = affine(hidden, kernel.reshape(hidden.shape[-1], -1), bias.reshape(-1))

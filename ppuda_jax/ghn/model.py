@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from ppuda_jax.ghn.config import GHNConfig
-from ppuda_jax.ghn.decoders import DECODER_CLASSES, Index, Layout, VectorDecoder
+from ppuda_jax.ghn.decoders import DECODER_CLASSES, ChannelOrder, Index, VectorDecoder
 from ppuda_jax.ghn.dense import MLP
 from ppuda_jax.ghn.embeddings import NodeEmbedding
 from ppuda_jax.ghn.gated_gnn import GatedGNN
@@ -68,7 +68,7 @@ class GHN(nn.Module):
         *,
         node: jax.Array | None = None,
         kernel_size: tuple[int, int] | None = None,
-        layout: Layout = "oi",
+        order: ChannelOrder = "oi",
     ) -> jax.Array:
         """Kernels at one spatial tap each, before tiling and normalisation.
 
@@ -83,13 +83,13 @@ class GHN(nn.Module):
           in_index: static input channels, likewise; [0] gives the depthwise kernels, [T, O, 1].
           node: position in `h` of each row's node, int32 [T]; None if row t is of node t.
           kernel_size: static (height, width) bound on the taps; the largest kernel if None.
-          layout: order of the two channel axes of the result.
+          order: of the two channel axes of the result.
 
         Returns:
           [T, O, I] or [T, I, O].
         """
         return self.kernel_decoder.decode_taps(
-            h, y, x, out_index, in_index, node=node, kernel_size=kernel_size, layout=layout
+            h, y, x, out_index, in_index, node=node, kernel_size=kernel_size, order=order
         )
 
     def tap_features(self, h: jax.Array, kernel_size: tuple[int, int]) -> jax.Array:

@@ -36,7 +36,7 @@ Tree = tuple[tuple[str, Any], ...]
 """Nested pairs (name, subtree or ParamSpec): a hashable picture of a parameter pytree."""
 
 
-class ParamTree(nn.Module):
+class ParamModule(nn.Module):
     """Declares the parameters of a tree and returns them as nested dictionaries."""
 
     tree: Tree
@@ -47,7 +47,7 @@ class ParamTree(nn.Module):
         return {
             name: self.param(name, _initializer(node), node.shape)
             if isinstance(node, ParamSpec)
-            else ParamTree(node, name=name)()
+            else ParamModule(node, name=name)()
             for name, node in self.tree
         }
 
@@ -148,7 +148,7 @@ class Network(nn.Module):
                 "resize them or build the network with another image_size."
             )
         params = {
-            name: ParamTree(tree, name=name)() for name, tree in _param_tree(self.plan.params)
+            name: ParamModule(tree, name=name)() for name, tree in _param_tree(self.plan.params)
         }
         values: dict[int, jax.Array] = {0: images}
         for op in self.plan.ops:

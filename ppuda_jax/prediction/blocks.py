@@ -74,7 +74,7 @@ class BlockDecoder:
             in_index,
             node=node,
             kernel_size=kernel_size,
-            layout="io",
+            order="io",
             method=GHN.decode_taps,
         )
 

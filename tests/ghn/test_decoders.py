@@ -44,7 +44,7 @@ def test_static_channels_select_from_the_full_block(name, h):
     part = _decoder(name, "decode_taps", h, zero, zero, out_index, in_index, kernel_size=(1, 1))
     assert_close(part, full[:, np.array(out_index)][:, :, in_index], 1e-5)
     other = _decoder(
-        name, "decode_taps", h, zero, zero, out_index, in_index, kernel_size=(1, 1), layout="io"
+        name, "decode_taps", h, zero, zero, out_index, in_index, kernel_size=(1, 1), order="io"
     )
     assert_close(other, part.swapaxes(1, 2), 1e-5)
 
