@@ -77,6 +77,11 @@ def predict_params(
             'unsupported="init" takes what cannot be predicted from the network\'s own initial '
             "parameters: pass them as initial=variables['params']"
         )
+    if unsupported != "init" and initial is not None:
+        raise ValueError(
+            'initial is what unsupported="init" takes leaves from, received '
+            f"unsupported={unsupported!r}: leave one of them out or give both"
+        )
     arch = _as_arch(graph)
     if apply_fn is not None and arch.source is not None:
         check_apply_fn(arch.source, apply_fn)

@@ -175,6 +175,8 @@ def test_what_cannot_be_predicted_is_an_error_that_lists_it(small):
     message = r"(?s)2 parameter leaves.*table \(4, 4\): it is a table.*classifier of 7 classes"
     with pytest.raises(ValueError, match=message):
         predict_params(None, graph, small)
+    with pytest.raises(ValueError, match="received unsupported='skip': leave one of them out"):
+        predict_params(None, graph, small, unsupported="skip", initial={})
     with pytest.raises(ValueError, match="pass them as initial="):
         predict_params(None, graph, small, unsupported="init")
     with pytest.raises(ValueError, match="missing .'head/bias'"):
