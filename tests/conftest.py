@@ -1,5 +1,6 @@
 """Settings of the whole test run, stricter than any user's: they come before JAX is imported."""
 
+import gc
 import os
 import pathlib
 import socket
@@ -15,12 +16,31 @@ if _FORCED not in os.environ.get("XLA_FLAGS", ""):
 _CACHE = pathlib.Path(__file__).parents[1] / ".jax_cache" / f"tests-processors-{processors()}"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+# Compiling is most of the suite's time, and what is computed is small; see `optimised`.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+
+from collections.abc import Iterator  # noqa: E402
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+
+def pytest_collection_finish() -> None:
+    """Spares the collector of garbage what stays to the end: modules, tests, JAX."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="package")
+def optimised() -> Iterator[None]:
+    """Programs compiled as a user's are."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture(autouse=True)
