@@ -199,13 +199,8 @@ def describe_sgd(sgd: Sequence, found: Mapping[str, Sequence]) -> list[str]:
     predicted = [result for result in results if result.name in names]
     mean, error = mean_and_error([100 * result.top1 for result in sgd])
     ours = mean_and_error([100 * result.top1 for result in predicted])
-    epoch, predict = (
-        mean_and_error(values)[0]
-        for values in (
-            [result.train_s for result in sgd],
-            [result.predict_s for result in predicted],
-        )
-    )
+    epoch, _ = mean_and_error([result.train_s for result in sgd])
+    predict, _ = mean_and_error([result.predict_s for result in predicted])
     return [
         f"{split}, {len(sgd)} networks trained by SGD for one epoch: top-1 {mean:.1f} ± "
         f"{error:.1f} % in {epoch:.1f} s each; predicted {ours[0]:.1f} ± {ours[1]:.1f} % in "
@@ -226,7 +221,7 @@ def _table(options: EvaluateConfig, ghn: Any, dataset: str, found: Mapping[str, 
     chance = 100 * (5 if metric == "top5" else 1) / ghn.config.num_classes
     noise = f", noise {options.noise:g}" if options.noise else ""
     title = f"{ghn.name} on {dataset}: {metric} in %, chance {chance:.1f}{noise}"
-    return f"{title}\n{format_table(rows, published.COLUMNS)}"
+    return f"{title}\n{in_papers_order(rows, published.COLUMNS)}"
 
 
 def columns(groups: Mapping[str, Sequence], metric: str) -> dict[str, str]:
@@ -247,18 +242,13 @@ def columns(groups: Mapping[str, Sequence], metric: str) -> dict[str, str]:
     return cells
 
 
-def format_table(rows: Mapping[str, Mapping[str, str]], names: Sequence[str]) -> str:
-    """Lays out rows of cells; columns that nothing of ours is in are left out."""
+def in_papers_order(rows: Mapping[str, Mapping[str, str]], names: Sequence[str]) -> str:
+    """A table of rows of cells; columns that nothing of ours is in are left out."""
     first = next(iter(rows.values()))
     shown = [name for name in names if name in first]
     shown += [name for name in first if name not in shown]
-    lines = [["", *shown]]
-    lines += [[label, *(cells.get(name, "-") for name in shown)] for label, cells in rows.items()]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(f"{cell:>{width}}" for cell, width in zip(line, widths, strict=True))
-        for line in lines
-    )
+    cells = [[label, *(row.get(name, "-") for name in shown)] for label, row in rows.items()]
+    return flags.table(["", *shown], cells)
 
 
 def describe(split: str, results: Sequence) -> str:

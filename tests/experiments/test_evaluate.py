@@ -72,9 +72,9 @@ def test_table_and_files(checkpoint, tmp_path, monkeypatch):
     )
     text = evaluate.run(options)
     assert "on digits: top1 in %, chance 10.0" in text
-    header, ours = text.splitlines()[1:3]
-    assert header.split() == ["test", "test", "max", "resnet50", "vit"]
-    assert ours.split() == ["ours", "15.0", "±", "5.0", "20.0", "10.0", "20.0"]
+    header, _, ours = ([cell.strip() for cell in line.split("|")] for line in text.splitlines()[1:4])
+    assert header[2:-1] == ["test", "test max", "resnet50", "vit"]
+    assert ours[1:-1] == ["ours", "15.0 ± 5.0", "20.0", "10.0", "20.0"]
     assert "test: 2 networks, 64 images, top-1 15.0 ± 5.0 (max 20.0)" in text
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["test"]["count"] == 2
@@ -86,8 +86,9 @@ def test_published_numbers_stand_beside():
         "ours": evaluate.columns({"wide": [result("wide", 0, 0.3)]}, "top1"),
         "paper, ghn2": {"wide": "64.0", "deep": "60.5"},
     }
-    lines = evaluate.format_table(rows, ("test", "wide", "deep")).splitlines()
-    assert [line.split()[-1] for line in lines] == ["wide", "0.0", "64.0"]
+    header, _, *lines = evaluate.in_papers_order(rows, ("test", "wide", "deep")).splitlines()
+    assert header.split() == ["|", "|", "wide", "|"]
+    assert [line.split()[-2] for line in lines] == ["0.0", "64.0"]
 
 
 def test_networks_without_the_executor_are_named():
