@@ -1,0 +1,1 @@
+"""Which parts of a model the data need: automatic relevance determination and its relatives."""
