@@ -24,7 +24,7 @@ from ppuda_jax.nets.context import OpContext
 Source = Literal["pages", "leaves"]
 """Where the forward function of a step takes its parameters from."""
 
-Name = Literal["pages", "leaves", "pullback"]
+Name = Literal["pages", "leaves", "pullback", "leaf_pullback"]
 Function = Callable[..., Any]
 
 _MOST_FUNCTIONS = 2000
@@ -88,7 +88,8 @@ class StepFunctions:
         """Starts to compile what is not compiled yet.
 
         Args:
-          name: where the forward pass takes its parameters from, or "pullback".
+          name: where the forward pass takes its parameters from, or "pullback" of pages or
+            "leaf_pullback".
           keys: the steps.
         """
         for key in keys:
@@ -183,8 +184,26 @@ def _pullback(key: StepKey, batch: Batch) -> _Built:
     return pull, (pages, *shapes, output), (0,)
 
 
+def _leaf_pullback(key: StepKey, batch: Batch) -> _Built:
+    """(leaves, starts, maps, rng, g) -> (cotangents of the leaves, cotangents of the maps).
+
+    There are no cotangents of the image.
+    """
+    forward, shapes, _ = _from_leaves(key, batch)
+
+    def pull(leaves, starts, maps, rng, g):
+        if key.from_image:
+            _, back = jax.vjp(lambda leaves: forward(leaves, starts, maps, rng), leaves)
+            return *back(g), ()
+        _, back = jax.vjp(lambda leaves, maps: forward(leaves, starts, maps, rng), leaves, maps)
+        return back(g)
+
+    return pull, (*shapes, jax.eval_shape(forward, *shapes)), ()
+
+
 _BUILD: dict[Name, Callable[[StepKey, Batch], _Built]] = {
     "pages": _from_pages,
     "leaves": _from_leaves,
     "pullback": _pullback,
+    "leaf_pullback": _leaf_pullback,
 }

@@ -9,19 +9,23 @@ Legend: `M` networks of a meta-batch, `B` images, `S` pixels of an image, `K` cl
 
 import concurrent.futures
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from ppuda_jax.hostloop.functions import StepFunctions
+from ppuda_jax.hostloop.functions import Name, Source, StepFunctions
 from ppuda_jax.hostloop.network import Network
 from ppuda_jax.hostloop.pages import blocks_of
 from ppuda_jax.hostloop.predictor import Pages, Predictor, Theta
-from ppuda_jax.hostloop.run import calls_of_pages
+from ppuda_jax.hostloop.run import Call, calls_of_leaves, calls_of_pages
 from ppuda_jax.hostloop.steps import Step, StepKey
+
+Maps = tuple[jax.Array, ...]
+Pull = Callable[[int, Maps, jax.Array], Maps]
+"""(number of a step, its maps, cotangent of its output) -> cotangents of its maps."""
 
 
 class Scores(NamedTuple):
@@ -50,11 +54,7 @@ class MetaGradient:
     def request(self, networks: Sequence[Network]) -> None:
         """Starts to compile what these networks need and is not compiled yet."""
         for network in networks:
-            keys = [step.key for step in network.steps]
-            self._functions.request("pages", keys)
-            self._functions.request(
-                "pullback", [key for key in reversed(keys) if not _is_plain_sum(key)]
-            )
+            request_gradient(self._functions, "pages", network.steps)
 
     def __call__(
         self,
@@ -131,36 +131,96 @@ class MetaGradient:
     ) -> tuple[Scores, Pages]:
         """Scores of one network, and the gradient of `share` times its loss in its pages."""
         calls = calls_of_pages(self._functions, network.steps, network.places, pages)
-        values: dict[int, jax.Array] = {0: images}
-        for call in calls:
-            maps = tuple(values[value] for value in call.step.inputs)
-            values[call.step.output] = call.function(*call.params, maps, _key_of(call.step, key))
-        output = calls[-1].step.output
-        scores, g_logits = _score(values[output], labels, smoothing, share)
         gradient = {block: list(_zeros(group)) for block, group in pages.items()}
-        cotangents = {output: g_logits}
-        for call, place in zip(reversed(calls), reversed(network.places), strict=True):
-            step = call.step
-            g = cotangents.pop(step.output)
-            del values[step.output]
-            if _is_plain_sum(step.key):
-                g_maps: Sequence[jax.Array] = [g] * len(step.inputs)
-            else:
-                owners = list(zip(blocks_of(step.key), place.pages, strict=True))
-                written, g_maps = self._functions.get("pullback", step.key)(
-                    tuple(gradient[block][page] for block, page in owners),
-                    *call.params,
-                    tuple(values[value] for value in step.inputs),
-                    _key_of(step, key),
-                    g,
-                )
-                for (block, page), rows in zip(owners, written, strict=True):
-                    gradient[block][page] = rows
-            if not step.key.from_image:
-                for value, g_map in zip(step.inputs, g_maps, strict=True):
-                    known = cotangents.get(value)
-                    cotangents[value] = g_map if known is None else _add(known, g_map)
+
+        def pull(number: int, maps: Maps, g: jax.Array) -> Maps:
+            call = calls[number]
+            owners = list(zip(blocks_of(call.step.key), network.places[number].pages, strict=True))
+            written, g_maps = self._functions.get("pullback", call.step.key)(
+                tuple(gradient[block][page] for block, page in owners),
+                *call.params,
+                maps,
+                _key_of(call.step, key),
+                g,
+            )
+            for (block, page), rows in zip(owners, written, strict=True):
+                gradient[block][page] = rows
+            return g_maps
+
+        scores = walk(calls, images, labels, key, smoothing, share, pull)
         return scores, {block: tuple(group) for block, group in gradient.items()}
+
+
+def request_gradient(functions: StepFunctions, source: Source, steps: Sequence[Step]) -> None:
+    """Starts to compile what a network's gradient needs and is not compiled yet."""
+    keys = [step.key for step in steps]
+    functions.request(source, keys)
+    pullback: Name = "pullback" if source == "pages" else "leaf_pullback"
+    functions.request(pullback, [key for key in reversed(keys) if not _is_plain_sum(key)])
+
+
+def leaf_gradient(
+    functions: StepFunctions,
+    steps: Sequence[Step],
+    leaves: Sequence[jax.Array],
+    images: jax.Array,
+    labels: jax.Array,
+    key: jax.Array | None,
+) -> tuple[Scores, list[jax.Array]]:
+    """Scores of a network, and the gradient of its loss in its parameters.
+
+    Args:
+      functions: those of the network's steps.
+      steps: the network.
+      leaves: its parameters, in the order of `plan.params`.
+      images: [B, S, S, 3] normalised, in the dtype of the functions.
+      labels: int32 [B].
+      key: PRNG key of dropout in two-layer heads (consumed); None for none.
+    """
+    calls = calls_of_leaves(functions, steps, leaves)
+    gradient: dict[int, jax.Array] = {}
+
+    def pull(number: int, maps: Maps, g: jax.Array) -> Maps:
+        call = calls[number]
+        pullback = functions.get("leaf_pullback", call.step.key)
+        g_leaves, g_maps = pullback(*call.params, maps, _key_of(call.step, key), g)
+        gradient.update(zip(call.step.params, g_leaves, strict=True))
+        return g_maps
+
+    scores = walk(calls, images, labels, key, 0.0, 1.0, pull)
+    return scores, [gradient[number] for number in range(len(leaves))]
+
+
+def walk(
+    calls: Sequence[Call],
+    images: jax.Array,
+    labels: jax.Array,
+    key: jax.Array | None,
+    smoothing: jax.Array | float,
+    share: jax.Array | float,
+    pull: Pull,
+) -> Scores:
+    """Runs a network forwards with its maps kept, and backwards through `pull`."""
+    values: dict[int, jax.Array] = {0: images}
+    for call in calls:
+        maps = tuple(values[value] for value in call.step.inputs)
+        values[call.step.output] = call.function(*call.params, maps, _key_of(call.step, key))
+    output = calls[-1].step.output
+    scores, g_logits = _score(values[output], labels, smoothing, share)
+    cotangents = {output: g_logits}
+    for number in reversed(range(len(calls))):
+        step = calls[number].step
+        g = cotangents.pop(step.output)
+        del values[step.output]
+        if _is_plain_sum(step.key):
+            g_maps: Maps = (g,) * len(step.inputs)
+        else:
+            g_maps = pull(number, tuple(values[value] for value in step.inputs), g)
+        if not step.key.from_image:
+            for value, g_map in zip(step.inputs, g_maps, strict=True):
+                known = cotangents.get(value)
+                cotangents[value] = g_map if known is None else _add(known, g_map)
+    return scores
 
 
 def _is_plain_sum(key: StepKey) -> bool:

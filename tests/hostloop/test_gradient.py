@@ -1,19 +1,24 @@
 """The gradient of networks driven from the host against automatic differentiation."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from ppuda_jax.executor.variants import variant_of
 from ppuda_jax.ghn.config import ghn2_cifar10
 from ppuda_jax.ghn.model import init_theta
 from ppuda_jax.hostloop.functions import Batch, StepFunctions
-from ppuda_jax.hostloop.gradient import MetaGradient
+from ppuda_jax.hostloop.gradient import MetaGradient, leaf_gradient, request_gradient
 from ppuda_jax.hostloop.network import make_network
 from ppuda_jax.hostloop.predictor import Predictor
+from ppuda_jax.hostloop.run import calls_of_leaves, run
+from ppuda_jax.hostloop.steps import steps_of
 from ppuda_jax.prediction.meta_batch import build_meta_batch
 from ppuda_jax.training.objective import meta_loss
-from tests.networks import plan_of
+from tests.networks import plan_of, random_params
 
 _IMAGES = 8
 
@@ -59,3 +64,36 @@ def test_loss_and_gradient_equal_those_of_the_executor():
         gradient,
         want_gradient,
     )
+
+
+def test_the_gradient_of_own_parameters_is_that_of_finite_differences():
+    cell = "sep_conv_3x3:0 conv_1x1:1 cse:2 skip_connect:2"
+    plan = plan_of(cell, cell, concat=(2, 3), n_cells=3, C=32, fc_layers=2)
+    steps = steps_of(plan)
+    with jax.enable_x64(True):
+        images, labels = jnp.asarray(_inputs()[0][:2], jnp.float64), jnp.array([3, 7])
+        functions = StepFunctions(Batch(2, "float64", "float64"), 1)
+        rng = np.random.default_rng(0)
+        leaves = _in_order(plan, random_params(plan, 0))
+        request_gradient(functions, "leaves", steps)
+
+        def loss(shift):
+            moved = [leaf + shift * step for leaf, step in zip(leaves, direction, strict=True)]
+            logits = run(calls_of_leaves(functions, steps, moved), images)
+            return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+        scores, gradient = leaf_gradient(functions, steps, leaves, images, labels, None)
+        for number in (None, *rng.choice(len(leaves), 5, replace=False)):
+            direction = [
+                rng.standard_normal(leaf.shape) * (number is None or i == number)
+                for i, leaf in enumerate(leaves)
+            ]
+            slope = sum((g * d).sum() for g, d in zip(gradient, direction, strict=True))
+            difference = (loss(1e-7) - loss(-1e-7)) / 2e-7  # hardly ever over a kink of a ReLU
+            np.testing.assert_allclose(slope, difference, rtol=1e-6, atol=1e-7)
+        np.testing.assert_allclose(scores.loss, loss(0.0), rtol=1e-6)
+
+
+def _in_order(plan, params):
+    leaves = [functools.reduce(lambda tree, key: tree[key], s.path, params) for s in plan.params]
+    return [jnp.asarray(leaf, jnp.float64) for leaf in leaves]
