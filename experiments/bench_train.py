@@ -24,7 +24,7 @@ from experiments.bench_train_tables import Row, breakdown_table, comparison, sum
 from experiments.peer import reference
 from ppuda_jax.config import check_types, described
 from ppuda_jax.runtime.compilation import CompileCounter, compilation_cache
-from ppuda_jax.runtime.memory import freed_memory_kept, share_one_arena
+from ppuda_jax.runtime.memory import freed_memory_kept, mappings, share_one_arena
 from ppuda_jax.runtime.processors import processors
 
 
@@ -37,9 +37,12 @@ class BenchConfig:
     batch_size: int = described(64, "images per step")
     model: Literal["ghn2", "ghn1", "mlp"] = described("ghn2", "hypernetwork")
     compute_dtype: Literal["float32", "bfloat16"] = described("float32", "of activations")
-    max_variants: int | None = described(None, "most frequent variants to compile; all by default")
+    driver: Literal["auto", "host", "executor"] = described("auto", "as for training")
+    max_variants: int | None = described(None, "most frequent variants only; all by default")
     probe_archs: int = described(512, "architectures drawn to find the variants")
-    breakdown_archs: int = described(20, "steps taken apart; 0 for none")
+    breakdown_archs: int = described(
+        20, "architectures whose steps in the executor are taken apart"
+    )
     compilation_cache: str | None = described(
         "~/.cache/ppuda_jax/xla", "folder of compiled programs, or none"
     )
@@ -60,42 +63,25 @@ class BenchConfig:
 # ---- ours ------------------------------------------------------------------------------------
 
 
-@dataclasses.dataclass(frozen=True)
-class WarmUp:
-    """What compiling ahead took.
-
-    Attributes:
-        found: variants among the probed architectures.
-        compiled: of these, compiled.
-        covered: share of the probed architectures that those run.
-        seconds: wall time.
-        on_disk: programs that the cache already had.
-    """
-
-    found: int
-    compiled: int
-    covered: float
-    seconds: float
-    on_disk: float
-
-
 class Bench:
     """The training step as `ppuda_jax.training.loop` runs it, step by step."""
 
     def __init__(self, options: BenchConfig, compiles: CompileCounter) -> None:
+
         from ppuda_jax import parallel
         from ppuda_jax.training.config import TrainConfig
-        from ppuda_jax.training.programs import StepPrograms
         from ppuda_jax.training.setup import deepnets_task, ghn_config
         from ppuda_jax.training.state import make_state
 
-        self.parallel = parallel
         self.settings = TrainConfig(
             dataset="digits",
             model=options.model,
             meta_batch_size=options.meta_batch_size,
             batch_size=options.batch_size,
             compute_dtype=options.compute_dtype,
+            max_variants=options.max_variants,
+            probe_archs=options.probe_archs,
+            driver=options.driver,
             seed=options.seed,
             num_devices=1,
             steps=10**6,
@@ -105,72 +91,65 @@ class Bench:
         self.task = deepnets_task(self.settings)
         spec = self.task.images.spec
         self.ghn = ghn_config(self.settings, spec.image_size, spec.num_classes)
-        self.topology = parallel.make_topology(1)
+        topology = parallel.make_topology(1)
         state = parallel.to_host(make_state(self.task.theta, self.settings))
-        self.state = parallel.replicate(state, self.topology)
-        self.resident = parallel.replicate(self.task.images.resident, self.topology)
-        self.programs = StepPrograms(
-            self.task.loss_for, self.task.images.load, self.settings, self.topology
-        )
         batch = self.task.images.batch(0)[None]
         rate = np.full(1, 1e-3, np.float32)
-        self.inputs = parallel.replicate((batch, rate), self.topology)
+        self.state, *self.rest = parallel.replicate(
+            (state, self.task.images.resident, batch, rate), topology
+        )
+        self.driver = self.task.make_driver(self.settings, topology)
+        self.stream = self._stream()
         self.predictors: dict[Any, tuple[Any, Any]] = {}
 
-    def stream(self, shares: dict | None, first: int) -> Any:
-        """Meta-batches of the architectures from number `first` on, built in this thread."""
+    def _stream(self) -> Any:
+        """Meta-batches of networks that start-up does not look at, built in this thread."""
         from ppuda_jax.data.grouping import GroupingState
         from ppuda_jax.data.stream import ArchitectureStream
 
         return ArchitectureStream(
             self.task.networks,
             meta_batch_size=self.settings.meta_batch_size,
+            mixed=self.driver.mixed,
             workers=0,
             prefetch=0,
-            shares=shares,
-            state=GroupingState(next_index=first),
+            state=GroupingState(next_index=self.options.probe_archs),
         )
 
-    def warm_up(self) -> tuple[WarmUp, frozenset]:
-        """Compiles the most frequent variants, and runs each once."""
-        stream = self.stream(None, 0)
-        found = stream.probe(self.options.probe_archs)
-        chosen = found[: self.options.max_variants]
-        examples = []
-        for variant, surveys in chosen:
-            arrays = stream.example(surveys)
-            if arrays is not None:
-                networks = self.parallel.split(arrays, self.topology)
-                args = (self.state, self.resident, networks, *self.inputs)
-                examples.append((variant, args))
+    def prepare(self) -> str:
+        """Compiles what the driver compiles before the first step; says what."""
         started = time.perf_counter()
-        on_disk = self.programs.warm_up(examples)
-        seconds = time.perf_counter() - started
-        for variant, args in examples:
-            self.step(variant, args[2])
-        covered = sum(len(surveys) for _, surveys in chosen) / self.options.probe_archs
-        report = WarmUp(len(found), len(examples), covered, seconds, on_disk)
-        return report, frozenset(variant for variant, _ in examples)
+        self.driver.prepare(self.stream, (self.state, *self.rest))
+        compiled = self.driver.finish()
+        return (
+            f"before the first step: {compiled} in {time.perf_counter() - started:.1f} s "
+            f"({self.compiles.cache_hits:.0f} programs were in the cache)"
+        )
 
-    def step(self, variant: Any, arrays: Any) -> float:
+    def compile_for(self, group: Any) -> float:
+        """Seconds until all is compiled that a group needs; training goes on meanwhile."""
+        started = time.perf_counter()
+        self.driver.request(group)
+        self.driver.finish()
+        return time.perf_counter() - started
+
+    def step(self, group: Any) -> float:
         """Seconds of one step, arrays on the host included."""
         import jax
 
         started = time.perf_counter()
-        networks = self.parallel.split(arrays, self.topology)
-        self.state, metrics = self.programs.run(
-            variant, self.state, self.resident, networks, *self.inputs
-        )
+        self.state, metrics = self.driver.run(group, (self.state, *self.rest))
         jax.block_until_ready((self.state, metrics))
         return time.perf_counter() - started
 
-    def take_apart(self, variant: Any, arrays: Any) -> Row:
-        """Seconds of a step, of the step without parts of its programs, and of predicting.
+    def take_apart(self, group: Any) -> Row:
+        """Seconds of an executor's step, of it without parts of its programs, and of predicting.
 
         Programs are data, so that nothing is compiled but the predictors.
         """
         import jax
 
+        variant, arrays = group.variant, group.arrays
         programs = arrays.programs
         none = jax.tree.map(np.zeros_like, programs.backward_count)
         no_backward = dataclasses.replace(programs, backward_count=none)
@@ -183,7 +162,10 @@ class Bench:
             "empty": empty,
             "additions": _additions(variant, programs),
         }
-        row = {k: self.step(variant, arrays.replace(programs=case)) for k, case in cases.items()}
+        row = {
+            name: self.step(dataclasses.replace(group, arrays=arrays.replace(programs=case)))
+            for name, case in cases.items()
+        }
         one = jax.device_put(jax.tree.map(lambda leaf: leaf[0, 0], arrays))
         for name, program in zip(
             ("predict", "predict_grad"), self._predictors(variant), strict=True
@@ -249,7 +231,7 @@ def compare(bench: Bench, groups: Sequence[Any]) -> tuple[list[float], list[Row]
             peer_step(range(k * size, (k + 1) * size))  # warm-up
         for first in range(0, len(groups), options.block):
             block = range(first, min(first + options.block, len(groups)))
-            mine = [bench.step(groups[k].variant, groups[k].arrays) for k in block]
+            mine = [bench.step(groups[k]) for k in block]
             answers = [peer_step(range(k * size, (k + 1) * size)) for k in block]
             for k, seconds, row in zip(block, mine, answers, strict=True):
                 if options.rows is not None:
@@ -265,7 +247,6 @@ def compare(bench: Bench, groups: Sequence[Any]) -> tuple[list[float], list[Row]
 def _save_row(path: str, group: Any, seconds: float, row: Mapping[str, Any]) -> None:
     entry = {
         "indices": group.indices,
-        "variant": dataclasses.asdict(group.variant),
         "ours": seconds,
         "reference": row,
     }
@@ -293,12 +274,13 @@ def run(options: BenchConfig) -> None:
     share_one_arena()
     with compilation_cache(options.compilation_cache), CompileCounter() as compiles:
         bench = Bench(options, compiles)
-        warm_up = bench.warm_up()
+        prepared = bench.prepare()
         with freed_memory_kept():
-            _measure(bench, *warm_up)
+            _measure(bench, prepared)
+        bench.driver.close()
 
 
-def _measure(bench: Bench, warm_up: WarmUp, variants: Sequence[Any]) -> None:
+def _measure(bench: Bench, prepared: str) -> None:
     import jax
 
     options = bench.options
@@ -306,48 +288,45 @@ def _measure(bench: Bench, warm_up: WarmUp, variants: Sequence[Any]) -> None:
     print(
         f"{jax.devices()[0].device_kind} ({platform.machine()}, {processors()} cores), JAX "
         f"{jax.__version__}, {options.model}, batch {options.batch_size}, meta-batch "
-        f"{options.meta_batch_size}, {options.compute_dtype}\n"
+        f"{options.meta_batch_size}, {options.compute_dtype}, {type(bench.driver).__name__}\n"
     )
-    print(
-        f"warm-up: {warm_up.compiled} of {warm_up.found} variants compiled in "
-        f"{warm_up.seconds:.1f} s ({warm_up.on_disk} were in the cache); they run "
-        f"{warm_up.covered:.1%} of the networks\n",
-        flush=True,
-    )
-    stream = bench.stream(dict.fromkeys(variants, 1.0), options.probe_archs)
-    calls, seconds, builds, groups = bench.compiles.calls, [], [], []
-    kept = (
-        max(options.breakdown_archs, options.peer_archs if options.peer else 0)
-        // options.meta_batch_size
-    )
+    print(f"{prepared}\n", flush=True)
+    seconds, waits, builds, groups = [], [], [], []
+    kept = max(options.breakdown_archs, options.peer_archs if options.peer else 0)
     for _ in range(-(-options.num_archs // options.meta_batch_size)):
         started = time.perf_counter()
-        group = next(stream)
+        group = next(bench.stream)
         builds.append(time.perf_counter() - started)
-        seconds.append(bench.step(group.variant, group.arrays))
-        if len(groups) < kept:
+        waits.append(bench.compile_for(group))
+        seconds.append(bench.step(group))
+        if len(groups) < kept // options.meta_batch_size:
             groups.append(group)
-    new = bench.compiles.calls - calls
     seen = len(seconds) * options.meta_batch_size
-    print(f"compilations over {seen} never-seen architectures: {new}\n")
     print(
-        flags.table(
-            ["s", "mean", "median", "90 %", "max"],
-            [["step", *summary(seconds)], ["sampling and arrays (in workers)", *summary(builds)]],
-        )
+        f"{bench.driver.count} programs after {seen} never-seen architectures, "
+        f"{mappings()} memory mappings\n"
     )
+    rows = {
+        "step": seconds,
+        "compiling ahead (in threads)": waits,
+        "sampling and arrays (in workers)": builds,
+    }
+    table = [[name, *summary(values)] for name, values in rows.items()]
+    print(flags.table(["s", "mean", "median", "90 %", "max"], table))
     print(f"\n{memory_line(after_compiling)}", flush=True)
-    apart = groups[: -(-options.breakdown_archs // options.meta_batch_size)]
-    for variant in {group.variant for group in apart}:
-        example = next(group for group in apart if group.variant == variant)
-        bench.take_apart(variant, example.arrays)  # compiles the predictors
-    print("everything is compiled\n", flush=True)
     if options.peer:
         count = options.peer_archs // options.meta_batch_size
         print(comparison(*compare(bench, groups[:count])), flush=True)
-    if apart:
-        rows = [bench.take_apart(group.variant, group.arrays) for group in apart]
-        print(f"\n{breakdown_table(rows)}")
+    if not bench.driver.mixed:
+        _take_apart(bench, groups[: -(-options.breakdown_archs // options.meta_batch_size)])
+
+
+def _take_apart(bench: Bench, groups: Sequence[Any]) -> None:
+    examples = {group.variant: group for group in groups}
+    for group in examples.values():
+        bench.take_apart(group)  # compiles the predictors
+    if groups:
+        print(f"\n{breakdown_table([bench.take_apart(group) for group in groups])}")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

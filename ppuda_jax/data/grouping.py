@@ -1,8 +1,9 @@
 """From a stream of architectures to meta-batches that one compiled program can run.
 
-Every meta-batch holds networks of one executor variant. Architectures join their variant's queue
-in stream order; M of them make a meta-batch. Which one comes next is a pure function of the
-stream, so a run is resumed from the stream position and the architectures that still wait.
+Where a program runs one executor variant, a meta-batch holds networks of one: architectures join
+their variant's queue in stream order, and M of them make a meta-batch. Otherwise all are in one
+queue. Which meta-batch comes next is a pure function of the stream, so a run is resumed from the
+stream position and the architectures that still wait.
 
 Legend: `M` networks of a meta-batch.
 """
@@ -104,7 +105,7 @@ def node_limit(max_nodes: int, meta_batch_size: int) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """M networks of one variant: `indices` [M], in stream order.
+    """M networks: `indices` [M], in stream order; their variant, None where any may be together.
 
     `state` is the position of the stream once this group has been taken.
     """
@@ -123,6 +124,8 @@ class Grouping:
         max_nodes: int,
         shares: Mapping[Hashable, float] | None = None,
         state: GroupingState | None = None,
+        *,
+        mixed: bool = False,
     ) -> None:
         """Starts at a position of the stream.
 
@@ -132,11 +135,13 @@ class Grouping:
             shares: variants that are trained on, with the share of their networks that is taken;
                 others are skipped and counted. All networks of all variants if not given.
             state: position to continue from; its pending architectures must be fed again first.
+            mixed: whether networks of several variants may be in a meta-batch.
         """
         state = state or GroupingState()
         self._size, self._max_nodes = meta_batch_size, max_nodes
         self._node_limit = node_limit(max_nodes, meta_batch_size)
-        self._shares = shares
+        self._shares, self._mixed = shares, mixed
+        self._unfed = set(state.pending)
         self._waiting: dict[Hashable, list[Survey]] = {}
         self._next, self._unfit = state.next_index, state.unfit_skipped
         self._rare, self._large = state.rare_skipped, state.large_skipped
@@ -152,11 +157,13 @@ class Grouping:
             StreamError: so many were left out without interruption that no meta-batch will come.
         """
         self._next = max(self._next, survey.index + 1)
+        self._unfed.discard(survey.index)
         if not self._is_taken(survey):
             self._skip_rare()
             return None
         self._rare_in_a_row = 0
-        waiting = self._waiting.setdefault(survey.variant, [])
+        queue = None if self._mixed else survey.variant
+        waiting = self._waiting.setdefault(queue, [])
         if waiting and waiting[-1].index >= survey.index:
             raise ValueError(
                 f"architectures must be fed in stream order, received {survey.index} after "
@@ -165,13 +172,13 @@ class Grouping:
         waiting.append(survey)
         if len(waiting) < self._size:
             return None
-        self._waiting[survey.variant] = []
+        self._waiting[queue] = []
         num_nodes = sum(s.num_nodes for s in waiting)
         if num_nodes > self._node_limit:
             self._drop_large(num_nodes)
             return None
         self._large_in_a_row, self._smallest_dropped = 0, None
-        return Group(survey.variant, tuple(s.index for s in waiting), self.state())
+        return Group(queue, tuple(s.index for s in waiting), self.state())
 
     def _skip_rare(self) -> None:
         self._rare += 1
@@ -204,5 +211,6 @@ class Grouping:
 
     def state(self) -> GroupingState:
         """Position of the stream, from which a new `Grouping` continues."""
-        waiting = sorted(s.index for queue in self._waiting.values() for s in queue)
-        return GroupingState(self._next, tuple(waiting), self._rare, self._large, self._unfit)
+        waiting = [s.index for queue in self._waiting.values() for s in queue]
+        pending = tuple(sorted([*waiting, *self._unfed]))
+        return GroupingState(self._next, pending, self._rare, self._large, self._unfit)

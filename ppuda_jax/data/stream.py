@@ -40,6 +40,8 @@ class Networks(Protocol):
     def build(self, indices: Sequence[int], variant: Hashable) -> Any:
         """Pytree of arrays for these architectures; shapes depend on variant and count only.
 
+        In a mixed stream there is no variant (None), and what is built may be an array of objects.
+
         None if they do not fit together; the stream then leaves them out and counts them.
         """
 
@@ -49,10 +51,10 @@ class Networks(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class MetaBatches:
-    """The arrays of one dispatch: K meta-batches of one variant.
+    """The arrays of one dispatch: K meta-batches, of one variant unless the stream is mixed.
 
     Attributes:
-        variant: executor variant of all its networks.
+        variant: executor variant of all its networks; None in a mixed stream.
         indices: stream indices [K * M] of its networks.
         arrays: pytree; every leaf [K, S, ...] for the shards of this host.
         state: position of the stream after it.
@@ -82,6 +84,7 @@ class ArchitectureStream:
         host_shards: range | None = None,
         max_nodes: int = 2200,
         shares: Mapping[Hashable, float] | None = None,
+        mixed: bool = False,
         workers: int | None = None,
         prefetch: int | None = None,
         state: GroupingState | None = None,
@@ -97,6 +100,7 @@ class ArchitectureStream:
                 builds all, so that all leave out the same.)
             max_nodes: larger meta-batches are dropped, see `grouping.node_limit`.
             shares: variants to keep and the share of their networks, see `Grouping`.
+            mixed: whether networks of several variants may be in a meta-batch.
             workers: processes; 0 builds in the calling thread.
             prefetch: meta-batches built ahead; twice the workers if not given.
             state: position to continue from.
@@ -113,11 +117,11 @@ class ArchitectureStream:
         self._networks, self._steps, self._shards = networks, steps_per_dispatch, num_shards
         self._host_shards = host_shards or range(num_shards)
         self._per_shard = meta_batch_size // num_shards
-        self._max_nodes = max_nodes
+        self._max_nodes, self._mixed = max_nodes, mixed
         self._prefetch = prefetch if prefetch is not None else 2 * workers
         self._pool = WorkerPool(networks, workers)
         state = state or GroupingState()
-        self._grouping = Grouping(meta_batch_size, max_nodes, shares, state)
+        self._grouping = Grouping(meta_batch_size, max_nodes, shares, state, mixed=mixed)
         self._resumed, self._unfit = state.pending, state.unfit_skipped
         self._unfit_in_a_row = 0
         self._next_chunk = state.next_index
@@ -145,10 +149,10 @@ class ArchitectureStream:
         Raises:
             ValueError: groups have already been taken.
         """
-        if self._surveys or self._builds or self._grouping.state().pending:
+        if self._surveys or self._builds:
             raise ValueError("the variants of a stream must be chosen before its first group")
         size, state = self._per_shard * self._shards, self._grouping.state()
-        self._grouping = Grouping(size, self._max_nodes, shares, state)
+        self._grouping = Grouping(size, self._max_nodes, shares, state, mixed=self._mixed)
 
     def example(self, surveys: Sequence[Survey]) -> Any:
         """Arrays [K, S, ...] of networks of one variant: the right shapes, to compile ahead.

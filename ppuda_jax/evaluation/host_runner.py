@@ -12,12 +12,11 @@ from ppuda_jax.archs.plan import Plan
 from ppuda_jax.evaluation.images import Batch, EvalImages
 from ppuda_jax.evaluation.networks import EvalNet
 from ppuda_jax.evaluation.runners import UnfitError, count_hits
-from ppuda_jax.ghn.config import GHNConfig
 from ppuda_jax.ghn.loaded import LoadedGHN
 from ppuda_jax.hostloop.functions import Batch as BatchShape
 from ppuda_jax.hostloop.functions import Source, StepFunctions
 from ppuda_jax.hostloop.network import Network, make_network
-from ppuda_jax.hostloop.predictor import Predictor
+from ppuda_jax.hostloop.predictor import predictor_of
 from ppuda_jax.hostloop.run import Call, calls_of_leaves, calls_of_pages, run
 from ppuda_jax.hostloop.steps import Step, steps_of
 from ppuda_jax.parallel import Topology
@@ -100,7 +99,7 @@ class FromHost:
     def predict(self, ghn: LoadedGHN) -> tuple[Call, ...]:
         """See `Prepared`."""
         network = self._network or make_network(self._plan, ghn.config)
-        pages = _predictor(ghn.config).predict(ghn.theta, network)
+        pages = predictor_of(ghn.config).predict(ghn.theta, network)
         return calls_of_pages(self._functions, network.steps, network.places, pages)
 
     def pack(self, params: Mapping[str, Any]) -> tuple[Call, ...]:
@@ -127,8 +126,3 @@ def _functions(shape: BatchShape, x64: bool) -> StepFunctions:
     """The functions of all networks that see batches of one shape."""
     del x64  # decides what is compiled
     return StepFunctions(shape, processors())
-
-
-@functools.lru_cache(maxsize=4)
-def _predictor(config: GHNConfig) -> Predictor:
-    return Predictor(config)

@@ -18,7 +18,7 @@ from ppuda_jax.archs.plan import Plan, make_plan
 from ppuda_jax.archs.sampling import arch_at, split_archs
 from ppuda_jax.archs.splits import SPLITS
 from ppuda_jax.executor.layout import Variant
-from ppuda_jax.executor.variants import UnsupportedPlanError, variant_of
+from ppuda_jax.executor.variants import find_variant
 
 PREDEFINED = "predefined"
 SPLIT_NAMES: tuple[str, ...] = (*SPLITS, PREDEFINED)
@@ -71,12 +71,7 @@ class EvalNet:
     @functools.cached_property
     def variant(self) -> Variant | None:
         """The executor variant that runs it; None if there is none."""
-        if self.plan is None:
-            return None
-        try:
-            return variant_of(self.plan)
-        except UnsupportedPlanError:
-            return None
+        return None if self.plan is None else find_variant(self.plan)
 
 
 def choose_networks(

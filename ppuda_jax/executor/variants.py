@@ -73,6 +73,14 @@ def variant_of(plan: Plan) -> Variant:
     return variant
 
 
+def find_variant(plan: Plan) -> Variant | None:
+    """The compiled class that runs a plan; None if there is none, see `variant_of`."""
+    try:
+        return variant_of(plan)
+    except UnsupportedPlanError:
+        return None
+
+
 def _most_norms(plan: Plan, stages: int) -> int:
     """Largest number of normalised results in a stage."""
     reductions = sorted(plan.config.reduction_cells) if stages > 1 else ()

@@ -99,6 +99,17 @@ class StepFunctions:
         """A compiled function; waits for it. See `request`."""
         return self._job(name, key).result()
 
+    def wait(self) -> None:
+        """Returns when everything that was asked for is compiled."""
+        with self._lock:
+            jobs = list(self._jobs.values())
+        for job in jobs:
+            job.result()
+
+    def close(self) -> None:
+        """Compiles no more; does not wait for what is being compiled."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
     def _job(self, name: Name, key: StepKey) -> "concurrent.futures.Future[Function]":
         with self._lock:
             job = self._jobs.get((name, key))

@@ -56,6 +56,10 @@ class MetaGradient:
         for network in networks:
             request_gradient(self._functions, "pages", network.steps)
 
+    def close(self) -> None:
+        """Ends the threads; runs nothing more."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
     def __call__(
         self,
         theta: Theta,

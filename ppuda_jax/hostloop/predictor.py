@@ -95,6 +95,12 @@ def vector_page(vectors: jax.Array, rows: Rows) -> jax.Array:
     return page * rows.scale.reshape(-1, 1).astype(page.dtype)
 
 
+@functools.lru_cache(maxsize=4)
+def predictor_of(config: GHNConfig) -> "Predictor":
+    """The one predictor of a configuration, so that nothing is compiled twice."""
+    return Predictor(config)
+
+
 class Predictor:
     """Compiled functions from networks to pages, for any hypernetwork of one configuration."""
 

@@ -94,14 +94,20 @@ class TrainConfig:
         "on as many networks of each variant found at start-up",
     )
     probe_archs: int = described(
-        512, "architectures drawn at start-up to find the variants to compile"
+        512, "architectures drawn at start-up to find the variants to compile, or to choose"
     )
     arch_workers: int | None = described(
         None, "processes that sample and build networks; 0 builds in the training process"
     )
     num_devices: int | None = described(None, "devices to use; all of them if not given")
+    driver: Literal["auto", "host", "executor"] = described(
+        "auto",
+        "what runs the networks: `host` step by step, compiling small functions that all share as "
+        "they come, the default on one CPU device; `executor` as data of one program per variant, "
+        "compiled before the first step, the default on accelerators and several devices",
+    )
     steps_per_dispatch: int = described(1, "updates run in one call of the compiled program")
-    compile_threads: int | None = described(None, "variants compiled at the same time at start-up")
+    compile_threads: int | None = described(None, "programs compiled at the same time")
     compilation_cache: str | None = described(
         "~/.cache/ppuda_jax/xla", "folder of compiled programs; `none` switches it off"
     )

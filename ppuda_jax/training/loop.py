@@ -2,7 +2,7 @@
 
 A run is a pure function of its configuration: the state, the stream of architectures, the image
 order and the open averages are saved together, so that a resumed run equals an uninterrupted one
-bit for bit, on the same number of CPU processors and devices, unless its schedule follows the clock
+bit for bit, by the same driver on the same number of CPU processors and devices, unless its schedule follows the clock
 (`time_limit_s`). On a GPU the same arithmetic is repeated from the same state, but its last bits
 are not promised: sums of rows that share an index are added in any order, and each process chooses
 the algorithms of its convolutions anew. XLA_FLAGS=--xla_gpu_deterministic_ops=true asks XLA for
@@ -22,14 +22,14 @@ import jax
 import numpy as np
 
 from ppuda_jax import config, parallel
-from ppuda_jax.data.grouping import GroupingState, balanced_shares
+from ppuda_jax.data.grouping import GroupingState
 from ppuda_jax.data.stream import ArchitectureStream, MetaBatches
 from ppuda_jax.runtime.compilation import CompileCounter, compilation_cache
 from ppuda_jax.runtime.memory import freed_memory_kept
 from ppuda_jax.training.clock import Clock, StoppedAtStart, StopReason
 from ppuda_jax.training.config import TrainConfig, learning_rate
+from ppuda_jax.training.driver import Placed
 from ppuda_jax.training.metrics import MetricsLog, Window, say
-from ppuda_jax.training.programs import Example, StepPrograms
 from ppuda_jax.training.state import TrainState, best_theta, make_state
 from ppuda_jax.training.step import Metrics
 from ppuda_jax.training.store import RunStore
@@ -90,6 +90,7 @@ class _Run:
         self.best = record.get("best")
         self.window = Window(record.get("window"))
         self.position = GroupingState.from_dict(record["stream"]) if "stream" in record else None
+        self.driver = task.make_driver(settings, self.topology)
         self.stream = ArchitectureStream(
             task.networks,
             meta_batch_size=settings.meta_batch_size,
@@ -97,20 +98,22 @@ class _Run:
             num_shards=self.topology.num_shards,
             host_shards=self.topology.host_shards,
             max_nodes=settings.max_nodes,
+            mixed=self.driver.mixed,
             workers=settings.arch_workers,
             state=self.position,
         )
         self.state: TrainState = parallel.replicate(state, self.topology)
         self.resident = parallel.replicate(task.images.resident, self.topology)
-        self.programs = StepPrograms(task.loss_for, task.images.load, settings, self.topology)
         log_dir = settings.workdir if self.topology.is_primary else None
         self.log = MetricsLog(log_dir, self.total, self.step)
+        self.ahead: collections.deque[MetaBatches] = collections.deque()
         self.in_flight: collections.deque[_Dispatched] = collections.deque()
         self.offending: collections.deque[tuple[int, tuple[int, ...]]]
         self.offending = collections.deque(maxlen=settings.max_nonfinite)
         self.line_step, self.line_seconds = self.step, self.clock.elapsed()
 
     def close(self) -> None:
+        self.driver.close()
         self.stream.close()
         self.log.close()
         self.store.close()
@@ -118,30 +121,24 @@ class _Run:
     # ---- start -----------------------------------------------------------------------------
 
     def _warm_up(self) -> None:
-        """Finds the variants of the first architectures and compiles them side by side."""
-        found = self.stream.probe(self.settings.probe_archs)
-        chosen = found[: self.settings.max_variants]
-        if self.settings.max_variants is not None or self.settings.variant_balance:
-            counts = {variant: len(surveys) for variant, surveys in chosen}
-            shares = balanced_shares(counts, self.settings.variant_balance)
-            self.stream.restrict(shares)
+        """Compiles what has to be compiled before the first step."""
+        say("compiling for the first networks")
+        started, hits = time.monotonic(), self.compiles.cache_hits
         steps = range(self.step, self.step + self.settings.steps_per_dispatch)
-        batches, rates = self._images(steps), self._placed_rates(self._schedule(steps))
-        examples: list[Example] = []
-        for variant, surveys in chosen:
-            arrays = self.stream.example(surveys)
-            if arrays is not None:  # otherwise it is compiled when its first meta-batch comes
-                networks = parallel.split(arrays, self.topology)
-                args = (self.state, self.resident, networks, batches, rates)
-                examples.append((variant, args))
-        say(f"sampled {self.settings.probe_archs} networks, compiling {len(examples)} variants")
-        started = time.monotonic()
-        on_disk = self.programs.warm_up(examples)
-        covered = sum(len(surveys) for _, surveys in chosen) / self.settings.probe_archs
+        self.driver.prepare(self.stream, self._placed(steps, self._schedule(steps)))
+        self._look_ahead(1)
+        compiled = self.driver.finish()
         say(
-            f"compiled {len(examples)} of {len(found)} variants, {covered:.1%} of the networks, in "
-            f"{time.monotonic() - started:.1f} s ({on_disk} were in the cache)"
+            f"compiled {compiled} in {time.monotonic() - started:.1f} s "
+            f"({self.compiles.cache_hits - hits:.0f} programs were in the cache)"
         )
+
+    def _look_ahead(self, count: int) -> None:
+        """Takes so many of the next groups from the stream, if the run is long enough."""
+        left = -(-(self.total - self.step) // self.settings.steps_per_dispatch)
+        while len(self.ahead) < min(count, left):
+            self.ahead.append(next(self.stream))
+            self.driver.request(self.ahead[-1])
 
     # ---- loop ------------------------------------------------------------------------------
 
@@ -157,7 +154,7 @@ class _Run:
         host = parallel.to_host(self.state)
         skipped = int(host.skipped)
         return TrainResult(
-            best_theta(host), self.step, reason, skipped, self.programs.count, self.clock.elapsed()
+            best_theta(host), self.step, reason, skipped, self.driver.count, self.clock.elapsed()
         )
 
     def _start_and_train(self) -> StopReason:
@@ -172,7 +169,8 @@ class _Run:
         self.clock.start_training()
         reason = self.clock.stop_reason(self.step)
         while reason is None:
-            self._dispatch(next(self.stream))
+            self._look_ahead(1 + self.driver.ahead)
+            self._dispatch(self.ahead.popleft())
             reason = self.clock.stop_reason(self.step)
         self._drain(0)
         self._save("last")
@@ -183,15 +181,7 @@ class _Run:
         """Queues the K steps of a group, and looks at results that have become old enough."""
         steps = range(self.step, self.step + self.settings.steps_per_dispatch)
         schedule = self._schedule(steps)
-        networks = parallel.split(group.arrays, self.topology)
-        self.state, metrics = self.programs.run(
-            group.variant,
-            self.state,
-            self.resident,
-            networks,
-            self._images(steps),
-            self._placed_rates(schedule),
-        )
+        self.state, metrics = self.driver.run(group, self._placed(steps, schedule))
         group = dataclasses.replace(group, arrays=None)
         self.in_flight.append(_Dispatched(self.step, group, schedule, metrics))
         before, self.step, self.position = self.step, steps.stop, group.state
@@ -208,14 +198,12 @@ class _Run:
         progress = [self.clock.progress(step) for step in steps]
         return [(done, learning_rate(self.settings, done)) for done in progress]
 
-    def _images(self, steps: range) -> Any:
+    def _placed(self, steps: range, schedule: Sequence[tuple[float, float]]) -> Placed:
+        """What steps need besides their networks, on the devices."""
         rows = [self.task.images.batch(step) for step in steps]
         batches = jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
-        return parallel.replicate(batches, self.topology)
-
-    def _placed_rates(self, schedule: Sequence[tuple[float, float]]) -> jax.Array:
         rates = np.asarray([rate for _, rate in schedule], np.float32)
-        return parallel.replicate(rates, self.topology)
+        return self.state, self.resident, *parallel.replicate((batches, rates), self.topology)
 
     def _drain(self, left: int) -> None:
         """Fetches the metrics of all but the newest `left` dispatches; they may stop the run."""
@@ -244,7 +232,7 @@ class _Run:
         speed = (step - self.line_step) / max(1e-9, seconds - self.line_seconds)
         nets = speed * self.settings.meta_batch_size
         shown = {"loss": f"{row['loss']:.3f}", "acc": f"{row.get('accuracy', 0):.3f}"}
-        shown |= {"nets/s": f"{nets:.1f}", "compiled": str(self.programs.count)}
+        shown |= {"nets/s": f"{nets:.1f}", "compiled": str(self.driver.count)}
         self.log.advance(step, shown)
         if step % self.settings.log_every:
             return
@@ -258,7 +246,7 @@ class _Run:
                 "seconds": round(seconds, 3),
                 "steps_per_s": speed,
                 "nets_per_s": nets,
-                "programs": self.programs.count,
+                "programs": self.driver.count,
                 "rare_skipped": position.rare_skipped,
                 "large_skipped": position.large_skipped,
                 "unfit_skipped": position.unfit_skipped,

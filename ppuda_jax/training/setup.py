@@ -9,11 +9,11 @@ from typing import Any
 
 import jax
 
-from ppuda_jax import checkpoints
-from ppuda_jax.data.architectures import DeepNets
-from ppuda_jax.data.batches import training_images
+from ppuda_jax import checkpoints, parallel
+from ppuda_jax.data.architectures import Build, DeepNets, VariantOf
+from ppuda_jax.data.batches import LoadFn, training_images
 from ppuda_jax.executor.layout import Variant
-from ppuda_jax.executor.variants import variant_of
+from ppuda_jax.executor.variants import find_variant, variant_of
 from ppuda_jax.ghn import config as ghn_configs
 from ppuda_jax.ghn.config import GHNConfig
 from ppuda_jax.ghn.loaded import LoadedGHN
@@ -21,10 +21,13 @@ from ppuda_jax.ghn.model import init_theta
 from ppuda_jax.ghn.transfer import with_classes
 from ppuda_jax.prediction.meta_batch import build_meta_batch
 from ppuda_jax.training.config import TrainConfig
+from ppuda_jax.training.driver import choose_driver
+from ppuda_jax.training.executor_driver import ExecutorDriver
 from ppuda_jax.training.history import with_history
+from ppuda_jax.training.host_driver import HostDriver, build_networks
 from ppuda_jax.training.objective import meta_loss
 from ppuda_jax.training.step import LossFn
-from ppuda_jax.training.task import EvaluateFn, Task
+from ppuda_jax.training.task import EvaluateFn, MakeDriver, Task
 
 _LOG = logging.getLogger(__name__)
 
@@ -68,9 +71,15 @@ def deepnets_task(settings: TrainConfig, evaluate: EvaluateFn | None = None) -> 
     )
     spec = images.spec
     ghn = ghn_config(settings, spec.image_size, spec.num_classes)
+    variant_of_plan: VariantOf = variant_of
+    build: Build = functools.partial(build_meta_batch, weight_norm=ghn.weight_norm)
+    make_driver: MakeDriver = functools.partial(_executor, ghn, images.load)
+    if choose_driver(settings, parallel.make_topology(settings.num_devices)) == "host":
+        variant_of_plan, build = find_variant, functools.partial(build_networks, ghn)
+        make_driver = functools.partial(_host, ghn, images.load)
     networks = DeepNets(
-        variant_of,
-        functools.partial(build_meta_batch, weight_norm=ghn.weight_norm),
+        variant_of_plan,
+        build,
         image_size=spec.image_size,
         num_classes=spec.num_classes,
         seed=settings.seed,
@@ -85,8 +94,7 @@ def deepnets_task(settings: TrainConfig, evaluate: EvaluateFn | None = None) -> 
         theta = given.theta
         metadata["training"] = given.metadata.get("training", [])
     record = checkpoints.ghn_record(ghn, metadata)
-    loss = functools.partial(_loss_for, ghn, settings)
-    return Task(networks, loss, images, theta, record, evaluate)
+    return Task(networks, make_driver, images, theta, record, evaluate)
 
 
 def _given(name: str, ghn: GHNConfig, rng: jax.Array) -> LoadedGHN:
@@ -107,6 +115,19 @@ def _given(name: str, ghn: GHNConfig, rng: jax.Array) -> LoadedGHN:
             f"the run's is {ghn}; choose --model, --hidden and --dataset to match"
         )
     return given
+
+
+def _executor(
+    ghn: GHNConfig, load: LoadFn, settings: TrainConfig, topology: parallel.Topology
+) -> ExecutorDriver:
+    return ExecutorDriver(functools.partial(_loss_for, ghn, settings), load, settings, topology)
+
+
+def _host(
+    ghn: GHNConfig, load: LoadFn, settings: TrainConfig, topology: parallel.Topology
+) -> HostDriver:
+    del topology  # the one device that arrays are on
+    return HostDriver(ghn, load, settings)
 
 
 def _loss_for(ghn: GHNConfig, settings: TrainConfig, variant: Variant) -> LossFn:

@@ -1,6 +1,10 @@
-"""The meta-batch step: predict, run, average, update; several of them in one compiled call.
+"""The meta-batch step: images, gradient, update; several of them in one compiled call.
 
-Legend: `K` steps of a dispatch, `S` devices, `M` networks of a meta-batch, `b` images of a batch.
+The parts are the same for every driver: the executor compiles them into one program, the host calls
+one after the other.
+
+Legend: `K` steps of a dispatch, `S` devices, `M` networks of a meta-batch, `b` images of a batch,
+`s` pixels of an image.
 """
 
 import dataclasses
@@ -42,32 +46,39 @@ class LossFn(Protocol):
         """
 
 
-def make_step(
-    loss_fn: LossFn,
-    load: LoadFn,
-    config: TrainConfig,
-    axis_name: str | None = None,
-) -> Callable[..., tuple[TrainState, Metrics]]:
-    """Returns `step(state, resident, networks, batch, rate) -> (state, metrics)`, pure.
+Images = tuple[jax.Array, jax.Array, jax.Array]
+"""Images [b, s, s, 3], labels int32 [b], and the key of the step's dropout."""
+
+
+def make_images(load: LoadFn) -> Callable[[TrainState, Any, Any], Images]:
+    """Returns `images(state, resident, batch) -> (images, labels, key)`, pure."""
+
+    def images(state: TrainState, resident: Any, batch: Any) -> Images:
+        rng = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
+        image_rng, loss_rng = jax.random.split(rng)
+        return *load(resident, batch, image_rng), loss_rng
+
+    return images
+
+
+def make_update(config: TrainConfig) -> Callable[..., tuple[TrainState, Metrics]]:
+    """Returns `update(state, loss, scalars, gradient, rate) -> (state, metrics)`, pure.
 
     A loss or gradient that is not finite leaves theta and the optimiser as they were and is
     counted; the step number advances all the same, so that data and architectures move on.
     """
     optimiser = make_optimiser(config)
 
-    def step(
-        state: TrainState, resident: Any, networks: Any, batch: Any, rate: jax.Array
+    def update(
+        state: TrainState,
+        loss: jax.Array,
+        scalars: Mapping[str, jax.Array],
+        gradient: Any,
+        rate: jax.Array,
     ) -> tuple[TrainState, Metrics]:
-        rng = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
-        image_rng, loss_rng = jax.random.split(rng)
-        pixels, labels = load(resident, batch, image_rng)
-        gradient_fn = jax.value_and_grad(loss_fn, has_aux=True)
-        (loss, aux), grads = gradient_fn(state.theta, networks, pixels, labels, loss_rng)
-        scalars = {name: jnp.mean(value) for name, value in aux.items()}
-        loss, scalars, grads = parallel.mean_over((loss, scalars, grads), axis_name)
-        norm = optax.tree.norm(grads)
+        norm = optax.tree.norm(gradient)
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
-        theta, opt_state = _update(optimiser, state, grads, rate)
+        theta, opt_state = _update(optimiser, state, gradient, rate)
 
         def keep(new: jax.Array, old: jax.Array) -> jax.Array:
             return jnp.where(finite, new, old)
@@ -93,6 +104,28 @@ def make_step(
             "skipped_in_a_row": state.skipped_in_a_row,
         }
         return state, metrics
+
+    return update
+
+
+def make_step(
+    loss_fn: LossFn,
+    load: LoadFn,
+    config: TrainConfig,
+    axis_name: str | None = None,
+) -> Callable[..., tuple[TrainState, Metrics]]:
+    """Returns `step(state, resident, networks, batch, rate) -> (state, metrics)`, pure."""
+    images, update = make_images(load), make_update(config)
+
+    def step(
+        state: TrainState, resident: Any, networks: Any, batch: Any, rate: jax.Array
+    ) -> tuple[TrainState, Metrics]:
+        pixels, labels, rng = images(state, resident, batch)
+        gradient_fn = jax.value_and_grad(loss_fn, has_aux=True)
+        (loss, aux), grads = gradient_fn(state.theta, networks, pixels, labels, rng)
+        scalars = {name: jnp.mean(value) for name, value in aux.items()}
+        loss, scalars, grads = parallel.mean_over((loss, scalars, grads), axis_name)
+        return update(state, loss, scalars, grads, rate)
 
     return step
 

@@ -2,16 +2,18 @@
 
 import dataclasses
 import os
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ppuda_jax import config
 from ppuda_jax.data.batches import TrainingImages
 from ppuda_jax.data.spec import DatasetSpec
 from ppuda_jax.data.stream import Networks
+from ppuda_jax.parallel import Topology
 from ppuda_jax.training.config import TrainConfig
-from ppuda_jax.training.step import LossFn
+from ppuda_jax.training.driver import Driver
 
+MakeDriver = Callable[[TrainConfig, Topology], Driver]
 EvaluateFn = Callable[[Any, int], Mapping[str, float]]
 
 # What may change between the sessions of one run; anything else would make it another run.
@@ -25,6 +27,7 @@ _FREE_FIELDS = frozenset(
         "session_limit_s",
         "arch_workers",
         "num_devices",
+        "driver",
         "compile_threads",
         "compilation_cache",
         "workdir",
@@ -48,7 +51,7 @@ class Task:
 
     Attributes:
         networks: stream of architectures.
-        loss_for: loss of the networks of a variant.
+        make_driver: makes what runs the networks of a run on its devices.
         images: training images.
         theta: initial parameters of the hypernetwork, host or device arrays.
         record: saved with every checkpoint (`checkpoints.ghn_record`).
@@ -56,7 +59,7 @@ class Task:
     """
 
     networks: Networks
-    loss_for: Callable[[Hashable], LossFn]
+    make_driver: MakeDriver
     images: TrainingImages
     theta: Any
     record: Mapping[str, Any]
@@ -73,7 +76,7 @@ class TrainResult:
         reason: "finished", "time limit", "session limit" or "signal"; after a signal during
             start-up nothing was trained.
         skipped: updates left out as not finite.
-        programs: compiled steps.
+        programs: programs compiled for its steps.
         seconds: training time over all sessions, without start-up, validation and saving.
     """
 

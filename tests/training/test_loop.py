@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from ppuda_jax import checkpoints
+from ppuda_jax.training.executor_driver import ExecutorDriver
 from ppuda_jax.training.loop import train
 from ppuda_jax.training.metrics import read_metrics
-from ppuda_jax.training.programs import StepPrograms
 from ppuda_jax.training.task import NonFiniteError
 from tests.training import toy
 
@@ -253,13 +253,13 @@ def lines_with_time(workdir):
 def test_the_logged_rate_is_the_one_that_was_used(tmp_path, monkeypatch):
     """Under a schedule that follows the clock, which goes on until the line is written."""
     used = []
-    run = StepPrograms.run
+    run = ExecutorDriver.run
 
-    def spy(self, *args):
-        used.extend(np.asarray(args[-1]).tolist())
-        return run(self, *args)
+    def spy(self, group, placed):
+        used.extend(np.asarray(placed[-1]).tolist())
+        return run(self, group, placed)
 
-    monkeypatch.setattr(StepPrograms, "run", spy)
+    monkeypatch.setattr(ExecutorDriver, "run", spy)
     config = toy.settings(
         workdir=str(tmp_path), time_limit_s=60.0, lr_schedule="cosine", log_every=1
     )

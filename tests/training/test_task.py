@@ -20,6 +20,7 @@ FREE = {
     "session_limit_s",
     "arch_workers",
     "num_devices",
+    "driver",
     "compile_threads",
     "compilation_cache",
     "workdir",
@@ -32,6 +33,7 @@ FREE = {
 }
 LENGTH = {"steps", "epochs", "time_limit_s"}
 OTHER = {
+    "driver": "executor",
     "flip": True,
     "image_size": 224,
     "dataset": "cifar10",

@@ -20,6 +20,7 @@ from ppuda_jax import config as config_lib
 from ppuda_jax.data import batches
 from ppuda_jax.data.grouping import Survey
 from ppuda_jax.training.config import TrainConfig
+from ppuda_jax.training.executor_driver import ExecutorDriver
 from ppuda_jax.training.task import Task
 
 WIDTH = 6
@@ -102,7 +103,11 @@ def task(config: TrainConfig, networks: ToyNetworks | None = None, **changes: An
     images = batches.training_images(config.dataset, config.batch_size, config.seed)
     record = {"ghn": {}, "metadata": {"dataset": config.dataset}}
     networks = networks or ToyNetworks()
-    return dataclasses.replace(Task(networks, loss_for, images, theta(), record), **changes)
+
+    def make_driver(settings, topology):
+        return ExecutorDriver(loss_for, images.load, settings, topology)
+
+    return dataclasses.replace(Task(networks, make_driver, images, theta(), record), **changes)
 
 
 def main(argv: Sequence[str]) -> None:

@@ -1,0 +1,128 @@
+"""Steps whose networks are driven from the host; nothing is compiled per network or variant.
+
+The functions of the next meta-batches are compiled in the background while one runs.
+
+Legend: `K` steps of a dispatch, `M` networks of a meta-batch.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ppuda_jax.archs.plan import Plan
+from ppuda_jax.data.batches import LoadFn
+from ppuda_jax.data.stream import ArchitectureStream, MetaBatches
+from ppuda_jax.ghn.config import GHNConfig
+from ppuda_jax.hostloop.functions import Batch, StepFunctions
+from ppuda_jax.hostloop.gradient import MetaGradient
+from ppuda_jax.hostloop.network import make_network
+from ppuda_jax.hostloop.predictor import predictor_of
+from ppuda_jax.runtime.processors import processors
+from ppuda_jax.training.config import TrainConfig
+from ppuda_jax.training.driver import Placed, choose_variants, restricts
+from ppuda_jax.training.state import TrainState
+from ppuda_jax.training.step import Images, Metrics, make_images, make_update
+
+_NETWORKS_AT_ONCE = 2  # one keeps less than two processors busy, and each has its maps in memory
+
+
+def build_networks(ghn: GHNConfig, plans: Sequence[Plan], variant: object) -> np.ndarray:
+    """The networks of a meta-batch, objects [M]; their variant does not matter."""
+    del variant
+    networks = np.empty(len(plans), object)
+    networks[:] = [make_network(plan, ghn) for plan in plans]
+    return networks
+
+
+class HostDriver:
+    """Satisfies `driver.Driver`, for one device."""
+
+    mixed = True
+    ahead = 1
+
+    def __init__(self, ghn: GHNConfig, load: LoadFn, config: TrainConfig) -> None:
+        """Prepares to compile.
+
+        Args:
+            ghn: the hypernetwork.
+            load: what makes images of a batch.
+            config: the run.
+        """
+        self._config = config
+        batch = Batch(config.batch_size, config.compute_dtype, dropout=True)
+        self._functions = StepFunctions(batch, config.compile_threads or processors())
+        networks_at_once = min(_NETWORKS_AT_ONCE, processors())
+        self._gradient = MetaGradient(predictor_of(ghn), self._functions, networks_at_once)
+        self._images = jax.jit(_nth_images(load, config.compute_dtype))
+        self._update = jax.jit(_nth_update(config), donate_argnums=0)
+
+    @property
+    def count(self) -> int:
+        """See `Driver`."""
+        return self._functions.count
+
+    def prepare(self, stream: ArchitectureStream, placed: Placed) -> None:
+        """See `Driver`."""
+        del placed  # what is compiled depends on the networks alone
+        if restricts(self._config):
+            choose_variants(stream, self._config)
+
+    def request(self, group: MetaBatches) -> None:
+        """See `Driver`."""
+        self._gradient.request(group.arrays.reshape(-1))
+
+    def finish(self) -> str:
+        """See `Driver`."""
+        self._functions.wait()
+        return f"{self.count} functions of steps"
+
+    def run(self, group: MetaBatches, placed: Placed) -> tuple[TrainState, Metrics]:
+        """See `Driver`."""
+        state, resident, batches, rates = placed
+        rows = []
+        for number, networks in enumerate(group.arrays[:, 0]):
+            k = np.int32(number)
+            images, labels, key = self._images(state, resident, batches, k)
+            loss, scores, gradient = self._gradient(
+                state.theta, networks, images, labels, key, self._config.label_smoothing
+            )
+            state, metrics = self._update(state, loss, scores, gradient, rates, k)
+            rows.append(metrics)
+        return state, _stacked(rows)
+
+    def close(self) -> None:
+        """See `Driver`."""
+        self._gradient.close()
+        self._functions.close()
+
+
+def _nth_images(load: LoadFn, dtype: str) -> Callable[..., Images]:
+    """Images of step k of a dispatch, in the type of the activations."""
+    images = make_images(load)
+
+    def nth_images(state: TrainState, resident: Any, batches: Any, k: jax.Array) -> Images:
+        batch = jax.tree.map(lambda leaf: leaf[k], batches)
+        pixels, labels, rng = images(state, resident, batch)
+        return pixels.astype(dtype), labels, rng
+
+    return nth_images
+
+
+def _nth_update(config: TrainConfig) -> Callable[..., tuple[TrainState, Metrics]]:
+    """The update of step k of a dispatch."""
+    update = make_update(config)
+
+    def nth_update(
+        state: TrainState, loss: jax.Array, scores: Any, gradient: Any, rates: jax.Array, k: Any
+    ) -> tuple[TrainState, Metrics]:
+        return update(state, loss, jax.tree.map(jnp.mean, scores), gradient, rates[k])
+
+    return nth_update
+
+
+@jax.jit
+def _stacked(rows: list[Metrics]) -> Metrics:
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *rows)
