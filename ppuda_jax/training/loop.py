@@ -2,11 +2,12 @@
 
 A run is a pure function of its configuration: the state, the stream of architectures, the image
 order and the open averages are saved together, so that a resumed run equals an uninterrupted one
-bit for bit, by the same driver on the same number of CPU processors and devices, unless its schedule follows the clock
-(`time_limit_s`). On a GPU the same arithmetic is repeated from the same state, but its last bits
-are not promised: sums of rows that share an index are added in any order, and each process chooses
-the algorithms of its convolutions anew. XLA_FLAGS=--xla_gpu_deterministic_ops=true asks XLA for
-deterministic ones; what that gives here has not been measured.
+bit for bit, by the same driver on the same number of CPU processors and devices, unless its
+schedule follows the clock (`time_limit_s`). On a GPU the same arithmetic is repeated from the same
+state, but its last bits are not promised: sums of rows that share an index are added in any order,
+and each process chooses the algorithms of its convolutions anew.
+XLA_FLAGS=--xla_gpu_deterministic_ops=true asks XLA for deterministic ones; what that gives here has
+not been measured.
 """
 
 import collections
