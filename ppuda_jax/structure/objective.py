@@ -17,14 +17,14 @@ Legend: `K` functions of an edge, `S` samples.
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from ppuda_jax.structure.distributions import GumbelSoftmax
 from ppuda_jax.structure.family import Edge, Structure, Weights
-from ppuda_jax.structure.posterior import Form, Posterior, Prior, scaled, weight_divergence
+from ppuda_jax.structure.posterior import FORMS, Form, Posterior, Prior, scaled, weight_divergence
 
 LogLikelihood = Callable[[Weights, Structure], jax.Array]
 """log p(y | X, w, G) of all objects, []."""
@@ -95,6 +95,7 @@ class TwoLevel:
       num_samples: Monte Carlo samples of weights and structures.
       form: of the weights' prior, see `posterior`.
       floor: of the centred form.
+      scale: makes weights of the non-centred form from u and a structure.
       tied_temperatures: the posterior's temperature is the prior's, and the divergence of the
         structures exact; else it is estimated from the samples.
 
@@ -112,6 +113,7 @@ class TwoLevel:
     num_samples: int = 3
     form: Form = "non_centred"
     floor: float = 0.0
+    scale: Callable[[Any, Any], Any] = scaled
     tied_temperatures: bool = False
 
     def __post_init__(self) -> None:
@@ -121,8 +123,8 @@ class TwoLevel:
             raise ValueError(f"num_samples must be at least 1, received {self.num_samples}")
         if self.floor < 0:
             raise ValueError(f"floor must not be negative, received {self.floor}")
-        if self.form not in ("non_centred", "centred"):
-            raise ValueError(f"form must be non_centred or centred, received {self.form!r}")
+        if self.form not in FORMS:
+            raise ValueError(f"form must be one of {FORMS}, received {self.form!r}")
         if len(self.references) != len(self.coefficients.struct_upper):
             raise ValueError(
                 f"each coefficient of struct_upper belongs to a reference, received "
@@ -168,7 +170,7 @@ class TwoLevel:
             structure = {edge: jnp.exp(value) for edge, value in raw.items()}
             weights = posterior.sample_weights(weight_key)
             if self.form == "non_centred":
-                weights = scaled(weights, structure)
+                weights = self.scale(weights, structure)
             return Terms(
                 evaluate(weights, structure),
                 self._structure_divergence(posterior, prior, raw),

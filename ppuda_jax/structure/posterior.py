@@ -1,13 +1,14 @@
 """Prior and variational posterior of weights and structure (Bakhteev and Strijov).
 
 The posterior of the weights is normal with independent entries whatever the structure; every edge's
-structure is Gumbel-Softmax. There are two forms of the weights' prior:
+structure is Gumbel-Softmax. There are three forms of the weights' prior:
 
 - *centred*, as printed: `w ~ N(0, gamma^2 A^-1)`. The expected divergence from it is infinite at
   posterior temperatures up to 2, because `E gamma^-2` is; a floor makes it finite, with
   `N(0, (gamma^2 + floor^2) A^-1)`.
 - *non-centred*: `w = gamma u`, `u ~ N(0, A^-1)`. The divergence of u does not depend on gamma and
   is finite at every temperature.
+- *unscaled*: `w ~ N(0, A^-1)` whatever the structure, with which the published experiments begin.
 
 Legend: `K` functions of an edge, `S` samples.
 """
@@ -19,9 +20,10 @@ import jax
 import jax.numpy as jnp
 
 from ppuda_jax.structure.distributions import GumbelSoftmax
-from ppuda_jax.structure.family import Edge, Weights
+from ppuda_jax.structure.family import Edge, Structure, Weights
 
-Form = Literal["non_centred", "centred"]
+Form = Literal["non_centred", "centred", "unscaled"]
+FORMS: tuple[Form, ...] = ("non_centred", "centred", "unscaled")
 
 
 @jax.tree_util.register_dataclass
@@ -110,7 +112,7 @@ def init_prior(
     return Prior(jax.tree.map(lambda w: jnp.full_like(w, log_precision), weights), logits)
 
 
-def scaled(weights: Weights, structure: dict[Edge, jax.Array]) -> Weights:
+def scaled(weights: Weights, structure: Structure) -> Weights:
     """The weights `w = gamma u` of the non-centred form."""
     return {
         edge: tuple(
@@ -133,12 +135,18 @@ def weight_divergence(
       form: see the module.
       floor: added to gamma in quadrature in the centred form.
     """
+    if form != "centred":  # the weights need not be those of edges
+        parts = jax.tree.map(
+            lambda m, s, a: _normal_divergence(m, s, -a),
+            posterior.mean,
+            posterior.log_std,
+            prior.log_precision,
+        )
+        return sum(jax.tree.leaves(parts), start=jnp.zeros(()))
     total = jnp.zeros(())
     for edge, functions in posterior.mean.items():
         for i, mean in enumerate(functions):
-            spread = jnp.zeros(())
-            if form == "centred":
-                spread = jnp.log(jnp.square(structure[edge][i]) + floor**2)
+            spread = jnp.log(jnp.square(structure[edge][i]) + floor**2)
             parts = jax.tree.map(
                 lambda m, s, a, spread=spread: _normal_divergence(m, s, spread - a),
                 mean,

@@ -234,7 +234,7 @@ def test_more_weight_of_the_prior_gives_a_smaller_divergence():
         (lambda: TwoLevel(log_likelihood, num_samples=0), "num_samples must be at least 1"),
         (
             lambda: TwoLevel(log_likelihood, form="other"),
-            "non_centred or centred, received 'other'",
+            "form must be one of .*, received 'other'",
         ),
         (lambda: TwoLevel(log_likelihood, floor=-0.1), "floor must not be negative"),
         (

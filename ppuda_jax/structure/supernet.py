@@ -1,0 +1,108 @@
+"""A supernet: all networks of a family at once, as a search sees them.
+
+Legend: `K` functions of an edge, `n` objects.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ppuda_jax.structure.discretise import Choice
+from ppuda_jax.structure.family import Edge, Family, Structure
+from ppuda_jax.structure.posterior import scaled
+
+Measure = Callable[[Structure], jax.Array]
+"""A number of a network, differentiable in its structure and exact at vertices: [] float."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Supernet:
+    """What a search needs to know of the networks that it chooses from.
+
+    Attributes:
+      names: of the functions of each edge.
+      init: draws the weights that all networks share; consumes the key.
+      apply: `(weights, structure, x) -> outputs`, [n, ...] -> [n, ...].
+      size: parameters of the network that a structure selects.
+      flops: floating-point operations of it for one object.
+      scale: `(weights, structure) -> weights` of the non-centred form, see `posterior`.
+      skips: functions that leave their input as it is.
+    """
+
+    names: Mapping[Edge, tuple[str, ...]]
+    init: Callable[[jax.Array], Any]
+    apply: Callable[[Any, Structure, jax.Array], jax.Array]
+    size: Measure
+    flops: Measure
+    scale: Callable[[Any, Structure], Any] = scaled
+    skips: tuple[str, ...] = ("skip_connect", "identity")
+
+    @property
+    def num_functions(self) -> dict[Edge, int]:
+        """K of every edge."""
+        return {edge: len(names) for edge, names in self.names.items()}
+
+    def vertex(self, choice: Mapping[Edge, int] | Mapping[Edge, jax.Array]) -> dict:
+        """The structure that uses one function on every edge; numbers may be traced."""
+        return {e: jax.nn.one_hot(choice[e], count) for e, count in self.num_functions.items()}
+
+    def describe(self, choice: Choice) -> str:
+        """A choice in words, edges in order."""
+        return " ".join(f"{j}-{k}:{self.names[j, k][choice[j, k]]}" for j, k in sorted(choice))
+
+
+def of_family(family: Family, x: jax.ShapeDtypeStruct) -> Supernet:
+    """A family's supernet for inputs of one shape, [n, ...]; n is taken as 1 for operations.
+
+    Raises:
+      FamilyError: functions whose shapes do not agree.
+    """
+    one = jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype)
+    weights = jax.eval_shape(lambda key: family.init(key, one), jax.random.key(0))
+    sizes, flops = {}, {}
+    shapes = _vertex_shapes(family, weights, one)
+    for edge, functions in family.edges.items():
+        pairs = list(zip(functions, weights[edge], strict=True))
+        sizes[edge] = [sum(leaf.size for leaf in jax.tree.leaves(w)) for _, w in pairs]
+        flops[edge] = [count_flops(f.apply, w, shapes[edge[0]]) for f, w in pairs]
+    return Supernet(
+        {edge: tuple(f.name for f in functions) for edge, functions in family.edges.items()},
+        lambda key: family.init(key, one),
+        family.apply,
+        linear_measure(sizes),
+        linear_measure(flops),
+    )
+
+
+def _vertex_shapes(family: Family, weights: Any, x: jax.ShapeDtypeStruct) -> dict[int, Any]:
+    """The shape at every vertex: that of the family that ends there."""
+    shapes: dict[int, Any] = {0: x}
+    for vertex in family.order:
+        incoming = [edge for edge in sorted(family.edges) if edge[1] == vertex]
+        inputs = [
+            jax.eval_shape(family.edges[e][0].apply, weights[e][0], shapes[e[0]]) for e in incoming
+        ]
+        aggregate = family.aggregate.get(vertex)
+        shapes[vertex] = inputs[0] if aggregate is None else jax.eval_shape(aggregate, inputs)
+    return shapes
+
+
+def linear_measure(costs: Mapping[Edge, Sequence[float]]) -> Measure:
+    """The sum over edges of the costs of functions, weighted by the structure."""
+    arrays = {edge: np.asarray(cost, np.float32) for edge, cost in costs.items()}
+
+    def measure(structure: Structure) -> jax.Array:
+        parts = [jnp.sum(structure[edge] * cost) for edge, cost in arrays.items()]
+        return sum(parts, start=jnp.zeros(()))
+
+    return measure
+
+
+def count_flops(function: Callable[..., Any], *args: Any) -> float:
+    """Floating-point operations of a function on arguments of given shapes, as XLA counts them."""
+    costs = jax.jit(function).lower(*args).cost_analysis()
+    return float(costs.get("flops", 0.0)) if costs else 0.0
