@@ -22,6 +22,7 @@ LEVELS = (
     ("hostloop", "zoo"),
     ("training",),
     ("evaluation", "structure"),
+    ("finetune",),
 )
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
 # Two families of one level that must not see each other.
