@@ -66,10 +66,12 @@ def open_npz(path: pathlib.Path) -> Source:
 
 def _read(path: pathlib.Path) -> dict[str, np.ndarray]:
     try:
-        file = np.load(path, allow_pickle=False)
-        if isinstance(file, np.lib.npyio.NpzFile):
-            with file:
-                return {key: file[key] for key in file.files}
+        # Opened here, since NumPy leaves a file open that begins as an archive and is none.
+        with path.open("rb") as opened:
+            file = np.load(opened, allow_pickle=False)
+            if isinstance(file, np.lib.npyio.NpzFile):
+                with file:
+                    return {key: file[key] for key in file.files}
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
         raise DatasetError(
             f"{path}: no .npz file of plain arrays ({error}); images of mixed sizes cannot be in "

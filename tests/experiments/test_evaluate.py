@@ -72,9 +72,8 @@ def test_table_and_files(checkpoint, tmp_path, monkeypatch):
     )
     text = evaluate.run(options)
     assert "on digits: top1 in %, chance 10.0" in text
-    header, _, ours = (
-        [cell.strip() for cell in line.split("|")] for line in text.splitlines()[1:4]
-    )
+    lines = text.splitlines()[1:4]
+    header, _, ours = ([cell.strip() for cell in line.split("|")] for line in lines)
     assert header[2:-1] == ["test", "test max", "resnet50", "vit"]
     assert ours[1:-1] == ["ours", "15.0 ± 5.0", "20.0", "10.0", "20.0"]
     assert "test: 2 networks, 64 images, top-1 15.0 ± 5.0 (max 20.0)" in text
