@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -75,7 +75,11 @@ class HostRunner:
 
 
 class FromHost:
-    """A network as steps; its parameters are bound to their functions (see `Prepared`)."""
+    """A network as steps; its parameters are bound to their functions (see `Prepared`).
+
+    Attributes:
+      steps: what it computes.
+    """
 
     def __init__(
         self,
@@ -85,8 +89,8 @@ class FromHost:
         steps: tuple[Step, ...],
         network: Network | None,
     ) -> None:
-        self.net, self._plan = net, plan
-        self._functions, self._steps, self._network = functions, steps, network
+        self.net, self.steps, self._plan = net, steps, plan
+        self._functions, self._network = functions, network
         self.batches_at_once = min(_BATCHES_AT_ONCE, processors())
         source: Source = "leaves" if network is None else "pages"
         functions.request(source, (step.key for step in steps))
@@ -104,13 +108,21 @@ class FromHost:
 
     def pack(self, params: Mapping[str, Any]) -> tuple[Call, ...]:
         """See `Prepared`."""
+        return self.bind(self.in_order(params))
+
+    def in_order(self, params: Mapping[str, Any]) -> list[jax.Array]:
+        """Parameters of the network's Flax module in the order of `plan.params`."""
         leaves = []
         for spec in self._plan.params:
             leaf: Any = params
             for key in spec.path:
                 leaf = leaf[key]
             leaves.append(jnp.asarray(leaf))
-        return calls_of_leaves(self._functions, self._steps, leaves)
+        return leaves
+
+    def bind(self, leaves: Sequence[jax.Array]) -> tuple[Call, ...]:
+        """Parameters in the order of `plan.params` as `score` takes them."""
+        return calls_of_leaves(self._functions, self.steps, leaves)
 
     def score(self, params: tuple[Call, ...], batch: Batch) -> jax.Array:
         """See `Prepared`."""

@@ -1,8 +1,9 @@
 """SGD from random initialisation, the baseline that predicted parameters are compared with.
 
-Networks are trained through the executor, on their tables of parameters, so that all networks of
-a variant share one compiled step. The settings are the paper's for CIFAR-10 (appendix C.1):
-momentum 0.9, learning rate 0.025, weight decay 3e-4, gradients clipped at norm 5.
+Networks are trained by what evaluates them: through the executor, on their tables of parameters, so
+that all networks of a variant share one compiled step, or driven from the host. The settings are
+the paper's for CIFAR-10 (appendix C.1): momentum 0.9, learning rate 0.025, weight decay 3e-4,
+gradients clipped at norm 5.
 
 Legend: `b` images of a batch.
 """
@@ -17,16 +18,16 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ppuda_jax.data.batches import TrainingImages
+from ppuda_jax.data.batches import LoadFn, TrainingImages
 from ppuda_jax.evaluation.evaluate import EvalSettings, images_identity, score_images
 from ppuda_jax.evaluation.executor_runner import why_not_executor
+from ppuda_jax.evaluation.host_runner import HostRunner
 from ppuda_jax.evaluation.images import EvalImages
 from ppuda_jax.evaluation.networks import EvalNet
 from ppuda_jax.evaluation.parameters import initial_params
 from ppuda_jax.evaluation.results import ResultFile
-from ppuda_jax.executor import run
-from ppuda_jax.executor.layout import Variant
-from ppuda_jax.programs import CachedFunction
+from ppuda_jax.evaluation.sgd_steps import ExecutorSteps, HostSteps, SgdSteps, host_functions
+from ppuda_jax.hostloop.functions import StepFunctions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +54,7 @@ class SgdResult:
 
 
 class SgdTrainer:
-    """Trains networks through the executor, one compiled step per variant.
+    """Trains networks.
 
     Attributes:
       settings: of the optimiser.
@@ -98,59 +99,73 @@ class SgdTrainer:
             optax.sgd(learning_rate, momentum),
         )
 
+    @property
+    def _host(self) -> HostRunner | None:
+        first = self.run_settings.runners[0]
+        return first if isinstance(first, HostRunner) else None
+
+    @functools.cached_property
+    def _host_parts(self) -> tuple[LoadFn, StepFunctions]:
+        return jax.jit(self._images.load), host_functions(self.batch_size)
+
     def why_not(self, net: EvalNet) -> str | None:
-        """Why a network cannot be trained in the executor; None if it can."""
+        """Why a network cannot be trained; None if it can."""
+        if self._host is not None:
+            return "a hand-made model" if net.plan is None else None
         limit = self.run_settings.memory_limit_gib * 2**30
         return why_not_executor(net, self.batch_size, limit, training=True)
 
     def train(self, images: EvalImages, net: EvalNet, steps: int, seed: int = 0) -> SgdResult:
-        """Trains a network from He's initialisation, and evaluates it.
+        """Trains a network, and evaluates it; see `train_to`."""
+        return self.train_to(images, net, (steps,), seed)[0]
+
+    def train_to(
+        self, images: EvalImages, net: EvalNet, marks: Sequence[int], seed: int = 0
+    ) -> list[SgdResult]:
+        """Trains a network from He's initialisation, and evaluates it on the way.
 
         Args:
           images: what it is evaluated on.
-          net: a network that the executor can train.
-          steps: updates.
+          net: a network that `why_not` has nothing against.
+          marks: numbers of updates after which it is evaluated, rising.
           seed: of initialisation and augmentation.
 
+        Returns:
+          A result for each mark.
+
         Raises:
-          ValueError: the executor cannot train the network, or has no memory for it.
+          ValueError: the network cannot be trained, or there is no memory for it.
         """
         reason = self.why_not(net)
         if reason is not None:
-            raise ValueError(f"{net.name} cannot be trained through the executor: {reason}")
+            raise ValueError(f"{net.name} cannot be trained by SGD: {reason}")
         images = images.spread(self.run_settings.topology)
-        prepared = self.run_settings.executor.prepare(net, images, None)
-        tables = prepared.pack(initial_params(net, seed))
-        state = self._optimiser.init(tables)
+        network = self._steps(net, images)
+        params, state = network.start(initial_params(net, seed))
         key = jax.random.key(seed)
-        programs, batch = prepared.arrays.programs, self._images.batch(0)
-        step = self._step(prepared.variant).load(
-            tables, state, programs, self._resident, batch, key
-        )
-        started = time.perf_counter()
-        for number in range(steps):
-            batch = self._images.batch(number)
-            key, step_key = jax.random.split(key)
-            tables, state = step(tables, state, programs, self._resident, batch, step_key)
-        jax.block_until_ready(tables)
-        seconds = time.perf_counter() - started
-        top1, _, _ = score_images(prepared, tables, images)
-        return SgdResult(net.split, net.index, net.name, top1, steps, seconds, net.fingerprint)
+        network.load(params, state, self._resident, self._images.batch(0), key)
+        results, seconds, done = [], 0.0, 0
+        for mark in marks:
+            started = time.perf_counter()
+            for number in range(done, mark):
+                key, step_key = jax.random.split(key)
+                batch = self._images.batch(number)
+                params, state = network.step(params, state, self._resident, batch, step_key)
+            jax.block_until_ready(params)
+            seconds, done = seconds + time.perf_counter() - started, mark
+            top1, _, _ = score_images(network.prepared, network.score_form(params), images)
+            results.append(
+                SgdResult(net.split, net.index, net.name, top1, mark, seconds, net.fingerprint)
+            )
+        return results
 
-    def _step(self, variant: Variant) -> CachedFunction:
-        def step(tables, state, programs, resident, batch, key):
-            image_key, head_key = jax.random.split(key)
-            pixels, labels = self._images.load(resident, batch, image_key)
-
-            def loss(tables):
-                return run.mean_loss(variant, tables, programs, pixels, labels, head_key)
-
-            grads, _ = jax.grad(loss, has_aux=True)(tables)
-            updates, state = self._optimiser.update(grads, state, tables)
-            return optax.apply_updates(tables, updates), state
-
-        jit = functools.partial(jax.jit, donate_argnums=(0, 1))
-        return CachedFunction(step, (self._key, variant), "steps of SGD", jit=jit)
+    def _steps(self, net: EvalNet, images: EvalImages) -> SgdSteps:
+        host = self._host
+        if host is not None:
+            load, functions = self._host_parts
+            return HostSteps(host.prepare(net, images, None), load, self._optimiser, functions)
+        prepared = self.run_settings.executor.prepare(net, images, None)
+        return ExecutorSteps(prepared, self._images.load, self._optimiser, self._key)
 
 
 def train_archs(
@@ -168,7 +183,7 @@ def train_archs(
     Args:
       trainer: how.
       images: what they are evaluated on.
-      nets: networks that the executor can train.
+      nets: networks that `trainer.why_not` has nothing against.
       steps: updates of each.
       seed: of initialisation and augmentation.
       results_path: JSONL file of results; those that it has already are not computed again.
@@ -178,7 +193,7 @@ def train_archs(
       One result per network, in the order of `nets`.
 
     Raises:
-      ValueError: the executor cannot train a network, or `results_path` holds other results.
+      ValueError: a network cannot be trained, or `results_path` holds other results.
     """
     kept = None
     if results_path is not None:
