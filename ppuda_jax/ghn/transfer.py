@@ -1,6 +1,7 @@
 """A hypernetwork for other classes than it was trained for."""
 
 import dataclasses
+from typing import Any
 
 import jax
 
@@ -27,10 +28,17 @@ def with_classes(ghn: LoadedGHN, num_classes: int, rng: jax.Array) -> LoadedGHN:
     config = dataclasses.replace(ghn.config, num_classes=num_classes)
     drawn = init_theta(config, rng)
 
-    def choose(path: jax.tree_util.KeyPath, new: jax.Array, old: jax.Array) -> jax.Array:
-        is_head = any(getattr(key, "key", None) == _HEADS for key in path)
-        return new if is_head else old
-
     kept = dict(ghn.theta)
-    theta = jax.tree_util.tree_map_with_path(choose, drawn, kept)
+    theta = jax.tree.map(
+        lambda head, new, old: new if head else old, class_heads(kept), drawn, kept
+    )
     return dataclasses.replace(ghn, config=config, theta=theta)
+
+
+def class_heads(theta: Any) -> Any:
+    """Which leaves of theta belong to class heads: a tree of bool."""
+
+    def is_head(path: jax.tree_util.KeyPath, _: Any) -> bool:
+        return any(getattr(key, "key", None) == _HEADS for key in path)
+
+    return jax.tree_util.tree_map_with_path(is_head, theta)

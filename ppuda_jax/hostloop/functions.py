@@ -106,12 +106,17 @@ class StepFunctions:
         """A compiled function; waits for it. See `request`."""
         return self._job(name, key).result()
 
-    def wait(self) -> None:
-        """Returns when everything that was asked for is compiled."""
+    def wait(self, show: Callable[[int, int], None]) -> None:
+        """Returns when everything that was asked for is compiled.
+
+        Args:
+          show: is told how many functions are compiled, of how many.
+        """
         with self._lock:
             jobs = list(self._jobs.values())
-        for job in jobs:
+        for done, job in enumerate(concurrent.futures.as_completed(jobs), 1):
             job.result()
+            show(done, len(jobs))
 
     def close(self) -> None:
         """Compiles no more; does not wait for what is being compiled."""

@@ -52,6 +52,9 @@ class TrainConfig:
         None, "save and stop this session after so many seconds, compilation included"
     )
     learning_rate: float = described(1e-3, "Adam's rate before the schedule")
+    head_rate: float = described(
+        1.0, "factor on the rate of the class heads; above 1 where a given GHN learns other classes"
+    )
     weight_decay: float = described(1e-5, "L2 penalty, added to the gradient before Adam")
     grad_clip: float = described(5.0, "global gradient norm above which it is scaled down")
     label_smoothing: float = described(0.0, "share of each target spread over all classes")
@@ -130,6 +133,7 @@ class TrainConfig:
             "log_every",
             "max_nonfinite",
             "learning_rate",
+            "head_rate",
             "grad_clip",
             "probe_archs",
         )

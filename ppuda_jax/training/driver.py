@@ -8,7 +8,7 @@ the functions of steps are small and shared by all networks.
 Legend: `K` steps of a dispatch.
 """
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Any, Literal, Protocol
 
 from ppuda_jax import parallel
@@ -24,6 +24,13 @@ Placed = tuple[TrainState, Any, Any, Any]
 Found = tuple[Hashable, list[Survey]]
 """A variant and networks of it."""
 
+Show = Callable[[int, int], None]
+"""Is told how many programs are compiled, of how many that were asked for."""
+
+
+def unseen(compiled: int, asked: int) -> None:
+    """Shows nothing."""
+
 
 class Driver(Protocol):
     """Compiles and runs the steps of a run; the loop knows nothing else about programs."""
@@ -38,18 +45,19 @@ class Driver(Protocol):
     def count(self) -> int:
         """Programs compiled so far."""
 
-    def prepare(self, stream: ArchitectureStream, placed: Placed) -> None:
+    def prepare(self, stream: ArchitectureStream, placed: Placed, show: Show = unseen) -> None:
         """Restricts the stream to what is trained on, and compiles what has to be before.
 
         Args:
             stream: nothing has been taken from it.
             placed: arguments like those of every later step.
+            show: is called while programs are compiled.
         """
 
     def request(self, group: MetaBatches) -> None:
         """Says that a group will be run soon; returns at once."""
 
-    def finish(self) -> str:
+    def finish(self, show: Show = unseen) -> str:
         """Waits until what was requested is compiled; says what there is."""
 
     def run(self, group: MetaBatches, placed: Placed) -> tuple[TrainState, Metrics]:

@@ -10,7 +10,7 @@ from ppuda_jax.data.stream import ArchitectureStream, MetaBatches
 from ppuda_jax.programs import PROGRAMS, NoRoomError
 from ppuda_jax.runtime.processors import processors
 from ppuda_jax.training.config import TrainConfig
-from ppuda_jax.training.driver import Placed, choose_variants
+from ppuda_jax.training.driver import Placed, Show, choose_variants, unseen
 from ppuda_jax.training.state import TrainState
 from ppuda_jax.training.step import LossFn, Metrics, make_dispatch, make_step
 
@@ -50,7 +50,7 @@ class ExecutorDriver:
         """See `Driver`."""
         return len(self._programs)
 
-    def prepare(self, stream: ArchitectureStream, placed: Placed) -> None:
+    def prepare(self, stream: ArchitectureStream, placed: Placed, show: Show = unseen) -> None:
         """Compiles the variants of the first architectures side by side.
 
         Raises:
@@ -59,25 +59,28 @@ class ExecutorDriver:
         found = choose_variants(stream, self._config)
         examples = [(variant, stream.example(surveys)) for variant, surveys in found]
         # Without an example it is compiled when its first meta-batch comes.
-        self.warm_up([row for row in examples if row[1] is not None], placed)
+        self.warm_up([row for row in examples if row[1] is not None], placed, show)
         networks = sum(len(surveys) for _, surveys in found)
         self._covered = f", which run {networks / self._config.probe_archs:.1%} of the networks"
 
-    def warm_up(self, examples: Sequence[Example], placed: Placed) -> None:
+    def warm_up(self, examples: Sequence[Example], placed: Placed, show: Show = unseen) -> None:
         """Compiles variants side by side; see `prepare`."""
         workers = self._config.compile_threads or min(8, processors())
         with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-            jobs = [
-                (variant, pool.submit(self._compile, variant, self._args(arrays, placed)))
+            jobs = {
+                pool.submit(self._compile, variant, self._args(arrays, placed)): variant
                 for variant, arrays in examples
-            ]
-            self._programs |= {variant: job.result() for variant, job in jobs}
+            }
+            for job in concurrent.futures.as_completed(jobs):
+                self._programs[jobs[job]] = job.result()
+                show(self.count, len(examples))
 
     def request(self, group: MetaBatches) -> None:
         """See `Driver`; variants are compiled by `prepare`, or when one is run that was rare."""
 
-    def finish(self) -> str:
+    def finish(self, show: Show = unseen) -> str:
         """See `Driver`."""
+        del show
         return f"{self.count} executor variants{self._covered}"
 
     def run(self, group: MetaBatches, placed: Placed) -> tuple[TrainState, Metrics]:

@@ -22,7 +22,7 @@ from ppuda_jax.hostloop.network import make_network
 from ppuda_jax.hostloop.predictor import predictor_of
 from ppuda_jax.runtime.processors import processors
 from ppuda_jax.training.config import TrainConfig
-from ppuda_jax.training.driver import Placed, choose_variants, restricts
+from ppuda_jax.training.driver import Placed, Show, choose_variants, restricts, unseen
 from ppuda_jax.training.state import TrainState
 from ppuda_jax.training.step import Images, Metrics, make_images, make_update
 
@@ -64,9 +64,9 @@ class HostDriver:
         """See `Driver`."""
         return self._functions.count
 
-    def prepare(self, stream: ArchitectureStream, placed: Placed) -> None:
+    def prepare(self, stream: ArchitectureStream, placed: Placed, show: Show = unseen) -> None:
         """See `Driver`."""
-        del placed  # what is compiled depends on the networks alone
+        del placed, show  # what is compiled depends on the networks alone
         if restricts(self._config):
             choose_variants(stream, self._config)
 
@@ -74,9 +74,9 @@ class HostDriver:
         """See `Driver`."""
         self._gradient.request(group.arrays.reshape(-1))
 
-    def finish(self) -> str:
+    def finish(self, show: Show = unseen) -> str:
         """See `Driver`."""
-        self._functions.wait()
+        self._functions.wait(show)
         return f"{self.count} functions of steps"
 
     def run(self, group: MetaBatches, placed: Placed) -> tuple[TrainState, Metrics]:

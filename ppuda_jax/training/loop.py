@@ -27,10 +27,11 @@ from ppuda_jax.data.grouping import GroupingState
 from ppuda_jax.data.stream import ArchitectureStream, MetaBatches
 from ppuda_jax.runtime.compilation import CompileCounter, compilation_cache
 from ppuda_jax.runtime.memory import freed_memory_kept
+from ppuda_jax.runtime.progress import Progress, say
 from ppuda_jax.training.clock import Clock, StoppedAtStart, StopReason
 from ppuda_jax.training.config import TrainConfig, learning_rate
 from ppuda_jax.training.driver import Placed
-from ppuda_jax.training.metrics import MetricsLog, Window, say
+from ppuda_jax.training.metrics import MetricsLog, Window
 from ppuda_jax.training.state import TrainState, best_theta, make_state
 from ppuda_jax.training.step import Metrics
 from ppuda_jax.training.store import RunStore
@@ -106,7 +107,7 @@ class _Run:
         self.state: TrainState = parallel.replicate(state, self.topology)
         self.resident = parallel.replicate(task.images.resident, self.topology)
         log_dir = settings.workdir if self.topology.is_primary else None
-        self.log = MetricsLog(log_dir, self.total, self.step)
+        self.log = MetricsLog(log_dir, self.step)
         self.ahead: collections.deque[MetaBatches] = collections.deque()
         self.in_flight: collections.deque[_Dispatched] = collections.deque()
         self.offending: collections.deque[tuple[int, tuple[int, ...]]]
@@ -123,16 +124,26 @@ class _Run:
 
     def _warm_up(self) -> None:
         """Compiles what has to be compiled before the first step."""
-        say("compiling for the first networks")
-        started, hits = time.monotonic(), self.compiles.cache_hits
-        steps = range(self.step, self.step + self.settings.steps_per_dispatch)
-        self.driver.prepare(self.stream, self._placed(steps, self._schedule(steps)))
-        self._look_ahead(1)
-        compiled = self.driver.finish()
-        say(
-            f"compiled {compiled} in {time.monotonic() - started:.1f} s "
-            f"({self.compiles.cache_hits - hits:.0f} programs were in the cache)"
-        )
+        bar = Progress("compiling")
+
+        def show(compiled: int, asked: int) -> None:
+            bar.move(compiled / max(1, asked), f"{compiled} of {asked} programs")
+
+        try:
+            if not bar.shown:
+                say("compiling for the first networks")
+            started, hits = time.monotonic(), self.compiles.cache_hits
+            steps = range(self.step, self.step + self.settings.steps_per_dispatch)
+            self.driver.prepare(self.stream, self._placed(steps, self._schedule(steps)), show)
+            self._look_ahead(1)
+            compiled = self.driver.finish(show)
+        finally:
+            bar.close()
+        if not bar.shown:
+            say(
+                f"compiled {compiled} in {time.monotonic() - started:.1f} s "
+                f"({self.compiles.cache_hits - hits:.0f} programs were in the cache)"
+            )
 
     def _look_ahead(self, count: int) -> None:
         """Takes so many of the next groups from the stream, if the run is long enough."""
@@ -232,12 +243,14 @@ class _Run:
         seconds = self.clock.elapsed()
         speed = (step - self.line_step) / max(1e-9, seconds - self.line_seconds)
         nets = speed * self.settings.meta_batch_size
-        shown = {"loss": f"{row['loss']:.3f}", "acc": f"{row.get('accuracy', 0):.3f}"}
-        shown |= {"nets/s": f"{nets:.1f}", "compiled": str(self.driver.count)}
-        self.log.advance(step, shown)
+        progress, rate = schedule
+        self.log.advance(
+            progress,
+            f"step {step} of {self.total}, loss {row['loss']:.2f}, accuracy "
+            f"{row.get('accuracy', math.nan):.2f}, {self.driver.count} programs",
+        )
         if step % self.settings.log_every:
             return
-        progress, rate = schedule
         self.log.write(
             step,
             {

@@ -3,15 +3,15 @@
 import json
 import os
 import pathlib
-import sys
 from collections.abc import Mapping
 from typing import Any, TextIO
 
 import numpy as np
-import tqdm
 
 from ppuda_jax import config
+from ppuda_jax.runtime.progress import Progress, say
 
+_SHOWN = ("loss", "accuracy", "val_accuracy", "skipped")
 _EMPTY: Mapping[str, Any] = {"sums": {}, "steps": 0, "skipped": 0}
 
 
@@ -51,14 +51,11 @@ class Window:
 class MetricsLog:
     """Writes `metrics.jsonl` and TensorBoard events, and shows a progress bar or plain lines."""
 
-    def __init__(
-        self, workdir: str | os.PathLike[str] | None, total_steps: int, first_step: int
-    ) -> None:
+    def __init__(self, workdir: str | os.PathLike[str] | None, first_step: int) -> None:
         """Opens the files; lines of steps after `first_step`, of an interrupted run, are dropped.
 
         Args:
             workdir: folder of the run; None writes nothing.
-            total_steps: length of the bar.
             first_step: step that the run continues from.
         """
         self._file: TextIO | None = None
@@ -73,22 +70,21 @@ class MetricsLog:
             self._file = path.open("a", encoding="utf-8")
             purge = {"purge_step": first_step + 1} if first_step else {}
             self._events = SummaryWriter(str(folder / "tensorboard"), **purge)
-        self._bar = tqdm.tqdm(
-            total=total_steps,
-            initial=first_step,
-            unit="step",
-            dynamic_ncols=True,
-            disable=not sys.stderr.isatty(),
-        )
+        self._bar: Progress | None = None
 
-    def advance(self, step: int, shown: Mapping[str, str]) -> None:
-        """Moves the bar to `step`."""
-        if not self._bar.disable:
-            self._bar.set_postfix(shown, refresh=False)
-            self._bar.update(step - self._bar.n)
+    def advance(self, done: float, note: str) -> None:
+        """Moves the bar, which comes with the first call.
+
+        Args:
+            done: fraction of the run.
+            note: shown behind the bar.
+        """
+        if self._bar is None:
+            self._bar = Progress("training", done)
+        self._bar.move(done, note)
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
-        """Appends one line of metrics; shown as text where there is no bar."""
+        """Appends one line of metrics; the main ones are shown as text where there is no bar."""
         line = {"step": step, **values}
         if self._file is not None:
             self._file.write(json.dumps(line) + "\n")
@@ -96,21 +92,20 @@ class MetricsLog:
             for name, value in values.items():
                 if isinstance(value, int | float):
                     self._events.add_scalar(name, value, step)
-        if self._bar.disable:
-            say("  ".join(f"{k} {_short(v)}" for k, v in line.items()))
+        if self._bar is not None and self._bar.shown:
+            return
+        shown = [f"{name} {_short(values[name])}" for name in _SHOWN if values.get(name)]
+        if self._bar is not None and "progress" in values:
+            shown.append(f"{self._bar.left(values['progress'])} left")
+        say("  ".join([f"step {step}", *shown]))
 
     def close(self) -> None:
         """Flushes and closes everything."""
-        self._bar.close()
+        if self._bar is not None:
+            self._bar.close()
         if self._file is not None:
             self._file.close()
             self._events.close()
-
-
-def say(text: str) -> None:
-    """Prints a line on stderr, above a progress bar if there is one."""
-    tqdm.tqdm.write(text, file=sys.stderr)
-    sys.stderr.flush()
 
 
 def read_metrics(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:

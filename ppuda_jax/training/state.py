@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from ppuda_jax.ghn.transfer import class_heads
 from ppuda_jax.training.config import TrainConfig
 
 PyTree = Any
@@ -37,11 +38,14 @@ class TrainState:
 
 def make_optimiser(config: TrainConfig) -> optax.GradientTransformation:
     """Clipping, then L2 inside Adam, as published; the learning rate is applied by the step."""
-    return optax.chain(
+    parts = [
         optax.clip_by_global_norm(config.grad_clip),
         optax.add_decayed_weights(config.weight_decay),
         optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8),
-    )
+    ]
+    if config.head_rate != 1.0:
+        parts.append(optax.masked(optax.scale(config.head_rate), class_heads))
+    return optax.chain(*parts)
 
 
 def running_average(average: PyTree, theta: PyTree, step: jax.Array, decay: float) -> PyTree:

@@ -50,6 +50,18 @@ def test_optimiser_is_clipping_then_l2_inside_adam():
         flat = flat - 0.01 * expected
 
 
+def test_class_heads_may_have_a_rate_of_their_own():
+    theta = {"decoder": {"classes": jnp.ones(3), "conv": jnp.ones(2)}, "gnn": jnp.ones(2)}
+    grads = jax.tree.map(lambda leaf: 0.1 * leaf, theta)
+    updates = []
+    for factor in (1.0, 20.0):
+        optimiser = make_optimiser(dataclasses.replace(CONFIG, head_rate=factor))
+        with jax.numpy_dtype_promotion("standard"):
+            updates.append(optimiser.update(grads, optimiser.init(theta), theta)[0])
+    scaled = updates[0]["decoder"] | {"classes": 20 * updates[0]["decoder"]["classes"]}
+    chex.assert_trees_all_close(updates[1], updates[0] | {"decoder": scaled})
+
+
 def test_several_steps_of_a_dispatch_equal_single_ones():
     together, metrics = run(toy.ToyNetworks(), steps=3)
     state = make_state(toy.theta(), CONFIG)
