@@ -59,27 +59,26 @@ def reference(
             f"--batch_size={batch_size}",
             f"--threads={processors()}",
         ]
-        process = subprocess.Popen(
+        # Leaving closes the pipes and waits for the process.
+        with subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
-        )
+        ) as process:
 
-        def answer() -> dict[str, Any]:
-            line = process.stdout.readline()
-            if not line:
-                sys.exit(f"the reference did not answer (its messages are above): {command}")
-            return json.loads(line)
+            def answer() -> dict[str, Any]:
+                line = process.stdout.readline()
+                if not line:
+                    sys.exit(f"the reference did not answer (its messages are above): {command}")
+                return json.loads(line)
 
-        def ask(numbers: Sequence[int]) -> dict[str, Any]:
-            process.stdin.write(json.dumps(list(numbers)) + "\n")
-            return answer()
+            def ask(numbers: Sequence[int]) -> dict[str, Any]:
+                process.stdin.write(json.dumps(list(numbers)) + "\n")
+                return answer()
 
-        try:
-            answer()
-            yield ask
-        finally:
-            process.stdin.close()
-            process.terminate()
-            process.wait()
+            try:
+                answer()
+                yield ask
+            finally:
+                process.terminate()
 
 
 def write_archs(path: str, configs: Sequence[NetConfig]) -> None:
