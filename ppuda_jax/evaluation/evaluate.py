@@ -145,7 +145,7 @@ def evaluate_archs(
     if results_path is not None:
         identity = {**parameters.identity, **images_identity(images, settings)}
         kept = ResultFile(results_path, identity, NetResult)
-    found = {net: kept.get(net) for net in nets} if kept else {}
+    found = {net: kept.get(net.key) for net in nets} if kept else {}
     done = {net: result for net, result in found.items() if result is not None}
     choose = functools.partial(_choose, settings.runners, images, parameters.ghn)
     todo = _by_group([net for net in nets if net not in done], choose)

@@ -49,6 +49,11 @@ class EvalNet:
     image_size: int = 32
 
     @property
+    def key(self) -> tuple[str, int, str]:
+        """That of its result, see `results.NetResult`."""
+        return self.split, self.index, self.fingerprint
+
+    @property
     def name(self) -> str:
         """Name in tables and files."""
         predefined = self.split == PREDEFINED

@@ -11,11 +11,10 @@ import json
 import math
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from ppuda_jax import config
-from ppuda_jax.evaluation.networks import EvalNet
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +52,11 @@ class NetResult:
     runner: str
     reason: str = ""
     fingerprint: str = ""
+
+    @property
+    def key(self) -> tuple[str, int, str]:
+        """What tells it from others; another network of the same name has another fingerprint."""
+        return self.split, self.index, self.fingerprint
 
     @property
     def finite(self) -> bool:
@@ -119,28 +123,20 @@ def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
 
 
 class Record(Protocol):
-    """A dataclass of JSON-ready fields about one network."""
+    """A dataclass of JSON-ready fields."""
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
     @property
-    def split(self) -> str:
-        """Its split."""
-
-    @property
-    def index(self) -> int:
-        """Its number there."""
-
-    @property
-    def fingerprint(self) -> str:
-        """`EvalNet.fingerprint`."""
+    def key(self) -> Hashable:
+        """What tells it from the other results of a file."""
 
 
 R = TypeVar("R", bound=Record)
 
 
 class ResultFile(Generic[R]):
-    """Results in a JSONL file, one per network; interrupted work continues from it."""
+    """Results in a JSONL file, a line each; interrupted work continues from it."""
 
     def __init__(
         self, path: str | os.PathLike[str], identity: Mapping[str, Any], record: type[R]
@@ -158,21 +154,17 @@ class ResultFile(Generic[R]):
         self._path = pathlib.Path(path).expanduser()
         self._identity = json.loads(json.dumps(dict(identity)))
         self._record = record
-        self._results: dict[tuple[str, int, str], R] = {}
+        self._results: dict[Hashable, R] = {}
         if self._path.exists():
             self._read()
 
-    def get(self, net: EvalNet) -> R | None:
-        """The result of a network, None if it is not there yet.
-
-        Another network of the same name, such as one of a file that was made anew, has another
-        fingerprint.
-        """
-        return self._results.get((net.split, net.index, net.fingerprint))
+    def get(self, key: Hashable) -> R | None:
+        """The result with this key, None if it is not there yet."""
+        return self._results.get(key)
 
     def add(self, result: R) -> None:
         """Adds a result and writes the file."""
-        self._results[_key(result)] = result
+        self._results[result.key] = result
         lines = [self._identity, *map(dataclasses.asdict, self._results.values())]
         self._path.parent.mkdir(parents=True, exist_ok=True)
         config.write_atomic(self._path, "".join(json.dumps(line) + "\n" for line in lines))
@@ -194,11 +186,7 @@ class ResultFile(Generic[R]):
                 f"{self._path} holds another evaluation ({'; '.join(differing)}): choose another "
                 "output, or remove it"
             )
-        self._results = {_key(result): result for result in results}
-
-
-def _key(result: Record) -> tuple[str, int, str]:
-    return result.split, result.index, result.fingerprint
+        self._results = {result.key: result for result in results}
 
 
 def to_csv(results: Sequence[NetResult]) -> str:

@@ -52,6 +52,11 @@ class SgdResult:
     train_s: float
     fingerprint: str = ""
 
+    @property
+    def key(self) -> tuple[str, int, str]:
+        """What tells it from others; another network of the same name has another fingerprint."""
+        return self.split, self.index, self.fingerprint
+
 
 class SgdTrainer:
     """Trains networks.
@@ -207,7 +212,7 @@ def train_archs(
         kept = ResultFile(results_path, identity, SgdResult)
     results = []
     for net in nets:
-        result = kept.get(net) if kept else None
+        result = kept.get(net.key) if kept else None
         if result is None:
             result = trainer.train(images, net, steps, seed)
             if kept:

@@ -72,20 +72,12 @@ class Curve:
         Returns:
           Steps; infinity if it never does.
         """
-        steps, accuracy = self.steps, self.accuracy
-        reached = np.flatnonzero(accuracy >= target)
-        if not len(reached):
-            return math.inf
-        after = reached[0]
-        if after == 0:
-            return float(steps[0])
-        rise = (target - accuracy[after - 1]) / (accuracy[after] - accuracy[after - 1])
-        return float(steps[after - 1] + rise * (steps[after] - steps[after - 1]))
+        return steps_to(self.steps, self.accuracy, target)
 
     def to_dict(self) -> dict[str, Any]:
         """The curve without the parameters, JSON-ready."""
         return {
-            "points": [dataclasses.astuple(point) for point in self.points],
+            "points": [[_json(v) for v in dataclasses.astuple(point)] for point in self.points],
             "diverged_at": self.diverged_at,
         }
 
@@ -94,6 +86,23 @@ class Curve:
         """The inverse of `to_dict`."""
         points = tuple(Point(*map(_number, point)) for point in values["points"])
         return cls(points, values["diverged_at"])
+
+
+def steps_to(steps: np.ndarray, accuracy: np.ndarray, target: float) -> float:
+    """See `Curve.steps_to`, for arrays [E]."""
+    reached = np.flatnonzero(accuracy >= target)
+    if not len(reached):
+        return math.inf
+    after = int(reached[0])
+    if after == 0:
+        return float(steps[0])
+    low, high = accuracy[after - 1], accuracy[after]
+    share = (target - low) / (high - low)
+    return float(steps[after - 1] + share * (steps[after] - steps[after - 1]))
+
+
+def _json(value: Any) -> Any:
+    return None if math.isnan(value) else value
 
 
 def _number(value: Any) -> Any:

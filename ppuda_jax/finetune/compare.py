@@ -1,0 +1,266 @@
+"""Compares where training starts, at the same budget, over networks and seeds.
+
+Each initialisation and optimiser gets the learning rate that is best for it by the same protocol,
+as a prediction wants a lower one. Networks, not seeds, are what varies: a network's value is its
+mean over seeds, and differences are tested in pairs of one network (Wilcoxon).
+
+Legend: `E` evaluations of a curve, `N` networks.
+"""
+
+import dataclasses
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import scipy.stats
+
+from ppuda_jax.data.batches import TrainingImages
+from ppuda_jax.evaluation.images import EvalImages
+from ppuda_jax.evaluation.networks import EvalNet
+from ppuda_jax.evaluation.results import ResultFile
+from ppuda_jax.finetune.curve import Curve, steps_to
+from ppuda_jax.finetune.fit import fit
+from ppuda_jax.finetune.inits import Init
+from ppuda_jax.finetune.network import Trainable
+from ppuda_jax.finetune.recipe import Recipe
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """One training of a comparison; a line of its file.
+
+    Attributes:
+      split: of the network.
+      index: its number there.
+      fingerprint: see `EvalNet.fingerprint`.
+      init: name of the initialisation.
+      optimizer: of optax.
+      learning_rate: at the start.
+      seed: of initialisation, augmentation and order.
+      curve: see `Curve.to_dict`.
+    """
+
+    split: str
+    index: int
+    fingerprint: str
+    init: str
+    optimizer: str
+    learning_rate: float
+    seed: int
+    curve: Mapping[str, Any]
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What tells it from the others."""
+        network = (self.split, self.index, self.fingerprint)
+        return (*network, self.init, self.optimizer, self.learning_rate, self.seed)
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One initialisation with one optimiser.
+
+    Attributes:
+      init: its name.
+      optimizer: of optax.
+      learning_rate: the one that was chosen.
+      steps: int [E].
+      mean: float [E], accuracy over networks.
+      error: float [E], standard error of the mean over networks.
+      start: accuracy before training.
+      final: accuracy at the end.
+      area: mean accuracy over the steps.
+      reached: steps to the target, mean over networks that reach it; NaN if none does.
+      reaching: share of networks that reach it.
+      wins: share of networks that end above the first initialisation; NaN for itself.
+      p_value: of the Wilcoxon test of final accuracies against it; NaN for itself, or for fewer
+        than two networks that differ.
+      worth: steps of the first initialisation that reach this one's accuracy before training.
+      diverged: trainings with a loss that was not finite.
+    """
+
+    init: str
+    optimizer: str
+    learning_rate: float
+    steps: tuple[int, ...]
+    mean: tuple[float, ...]
+    error: tuple[float, ...]
+    start: float
+    final: float
+    area: float
+    reached: float
+    reaching: float
+    wins: float
+    p_value: float
+    worth: float
+    diverged: int
+
+
+def compare(
+    networks: Sequence[tuple[EvalNet, Trainable]],
+    inits: Mapping[str, Init],
+    recipes: Mapping[str, Recipe],
+    images: Callable[[int], TrainingImages],
+    held_out: EvalImages,
+    *,
+    steps: int,
+    every: int,
+    seeds: int = 1,
+    learning_rates: Sequence[float] = (),
+    tuning: EvalImages | None = None,
+    tuning_networks: int = 2,
+    results_path: str | os.PathLike[str] | None = None,
+    identity: Mapping[str, Any] | None = None,
+    progress: Callable[[int, int, Trained], None] | None = None,
+) -> tuple[Row, ...]:
+    """Trains every network from every initialisation by every optimiser.
+
+    Args:
+      networks: what is trained.
+      inits: by name; the first one is what the others are held against.
+      recipes: by the name of the optimiser.
+      images: training images by seed, in the recipes' batch size.
+      held_out: what curves are measured on.
+      steps: updates of each training.
+      every: steps between evaluations.
+      seeds: trainings of each kind, from seed 0.
+      learning_rates: to choose from for each initialisation and optimiser; the recipe's if none.
+      tuning: images that the choice is made on, which must not be `held_out`.
+      tuning_networks: the first ones, on which rates are tried at the whole budget.
+      results_path: JSONL file of trainings; those that it has already are not done again.
+      identity: what else decides the results, for that file; JSON-ready.
+      progress: called after each training as (done, in all, newest).
+
+    Returns:
+      A row for each optimiser and initialisation.
+
+    Raises:
+      ValueError: nothing to compare, rates without images to choose on, or a file of another
+        comparison.
+    """
+    if not (networks and inits and recipes) or seeds < 1:
+        raise ValueError(
+            f"nothing to compare: {len(networks)} networks, {len(inits)} initialisations, "
+            f"{len(recipes)} optimisers, {seeds} seeds"
+        )
+    if learning_rates and tuning is None:
+        raise ValueError("learning_rates are chosen on images of their own: give tuning=")
+    rates = tuple(learning_rates)
+    tuned = list(networks[:tuning_networks]) if rates else []
+    kinds = [(o, i) for o in recipes for i in inits]
+    total = len(kinds) * (len(networks) * seeds + len(tuned) * len(rates))
+    told = {**(identity or {}), "steps": steps, "every": every}
+    told |= {"recipes": {name: dataclasses.asdict(r) for name, r in recipes.items()}}
+    kept = None
+    if results_path is not None:
+        kept = ResultFile(results_path, told, Trained)
+    found: list[Trained] = []
+
+    def train(net, network, optimizer, init, rate, seed, where, part) -> Trained:
+        name = f"{init}{part}"
+        blank = Trained(
+            net.split, net.index, net.fingerprint, name, optimizer, rate, seed, {"points": []}
+        )
+        trained = kept.get(blank.key) if kept else None
+        if trained is None:
+            recipe = dataclasses.replace(recipes[optimizer], learning_rate=rate)
+            start = inits[init](network, seed)
+            curve = fit(
+                network, start, images(seed), where, recipe, steps=steps, every=every, seed=seed
+            )
+            trained = dataclasses.replace(blank, curve=curve.to_dict())
+            if kept:
+                kept.add(trained)
+        found.append(trained)
+        if progress:
+            progress(len(found), total, trained)
+        return trained
+
+    rows = []
+    for optimizer, init in kinds:
+        rate = recipes[optimizer].learning_rate
+        if rates:
+            scores = [
+                np.mean(
+                    [
+                        _final(train(*pair, optimizer, init, tried, 0, tuning, " (tuning)"))
+                        for pair in tuned
+                    ]
+                )
+                for tried in rates
+            ]
+            rate = rates[int(np.argmax(scores))]
+        done = [
+            [
+                train(net, network, optimizer, init, rate, seed, held_out, "")
+                for seed in range(seeds)
+            ]
+            for net, network in networks
+        ]
+        rows.append((optimizer, init, rate, done))
+    return tuple(_rows(rows, next(iter(inits)), every, steps))
+
+
+def _final(trained: Trained) -> float:
+    """Accuracy at the end, below all others where training diverged."""
+    curve = Curve.from_dict(trained.curve)
+    return -1.0 if curve.diverged_at is not None else curve.final
+
+
+def _rows(
+    kinds: Sequence[tuple[str, str, float, Sequence[Sequence[Trained]]]],
+    first: str,
+    every: int,
+    steps: int,
+) -> list[Row]:
+    grid = np.array(sorted({*range(0, steps, every), steps}))
+    curves = {
+        (optimizer, init): np.array(
+            [np.mean([_on(grid, t) for t in trained], axis=0) for trained in done]
+        )
+        for optimizer, init, _, done in kinds
+    }  # [N, E]
+    rows = []
+    for optimizer, init, rate, done in kinds:
+        ours, base = curves[optimizer, init], curves[optimizer, first]
+        mean = ours.mean(axis=0)
+        error = ours.std(axis=0, ddof=1) / math.sqrt(len(ours)) if len(ours) > 1 else 0 * mean
+        target = base[:, -1].mean()
+        reached = np.array([steps_to(grid, curve, target) for curve in ours])
+        reaching = np.isfinite(reached)
+        other = init != first
+        rows.append(
+            Row(
+                init,
+                optimizer,
+                rate,
+                tuple(grid.tolist()),
+                tuple(mean.tolist()),
+                tuple(error.tolist()),
+                float(mean[0]),
+                float(mean[-1]),
+                float(np.trapezoid(mean, grid) / (grid[-1] - grid[0])),
+                float(reached[reaching].mean()) if reaching.any() else math.nan,
+                float(reaching.mean()),
+                float(np.mean(ours[:, -1] > base[:, -1])) if other else math.nan,
+                _wilcoxon(ours[:, -1], base[:, -1]) if other else math.nan,
+                steps_to(grid, base.mean(axis=0), float(mean[0])),
+                sum(t.curve["diverged_at"] is not None for each in done for t in each),
+            )
+        )
+    return rows
+
+
+def _on(grid: np.ndarray, trained: Trained) -> np.ndarray:
+    """Accuracy [E] on a grid of steps; one that diverged stays where it was last evaluated."""
+    curve = Curve.from_dict(trained.curve)
+    return np.interp(grid, curve.steps, curve.accuracy)
+
+
+def _wilcoxon(ours: np.ndarray, others: np.ndarray) -> float:
+    differences = ours - others
+    if np.count_nonzero(differences) < 2:
+        return math.nan
+    return float(scipy.stats.wilcoxon(differences).pvalue)
