@@ -3,7 +3,7 @@
 Legend: `S` seeds.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -15,28 +15,24 @@ from ppuda_jax.structure.search.loop import SearchSettings, run_steps
 from ppuda_jax.structure.search.one_shot import fixed
 from ppuda_jax.structure.search.problem import Problem
 
+Trainer = Callable[[Sequence[int], dict[Edge, jax.Array]], Any]
+"""(seeds, functions of every edge [S]) -> weights, leading axis S; compiled once."""
 
-def train_fixed(
-    problem: Problem,
-    optimizer: optax.GradientTransformation,
-    settings: SearchSettings,
-    choices: dict[Edge, jax.Array],
-    seeds: Sequence[int],
-) -> Any:
-    """Trains networks of fixed choices from new weights, one per seed, on the training objects.
+
+def trainer(
+    problem: Problem, optimizer: optax.GradientTransformation, settings: SearchSettings
+) -> Trainer:
+    """Makes a function that trains networks of fixed choices on the training objects.
 
     Args:
       problem: its validation objects are not used.
       optimizer: of the weights.
       settings: the budget.
-      choices: functions of every edge, int [S].
-      seeds: of the networks.
-
-    Returns:
-      Weights, leading axis S.
     """
 
-    def one(key: jax.Array, choice: dict[Edge, jax.Array]) -> Any:
+    @jax.jit
+    @jax.vmap
+    def train(key: jax.Array, choice: dict[Edge, jax.Array]) -> Any:
         method = fixed(problem, optimizer, problem.supernet.vertex(choice))
         state = method.init(jax.random.fold_in(key, 0))
 
@@ -46,5 +42,7 @@ def train_fixed(
         state, _ = jax.lax.scan(epoch, state, jnp.arange(settings.epochs))
         return method.weights(state)
 
-    keys = jax.vmap(jax.random.key)(jnp.asarray(seeds, jnp.uint32))
-    return jax.jit(jax.vmap(one))(keys, choices)
+    def run(seeds: Sequence[int], choices: dict[Edge, jax.Array]) -> Any:
+        return train(jax.vmap(jax.random.key)(jnp.asarray(seeds, jnp.uint32)), choices)
+
+    return run

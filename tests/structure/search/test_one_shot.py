@@ -7,7 +7,7 @@ import pytest
 
 from ppuda_jax.structure.search import SearchSettings, search
 from ppuda_jax.structure.search.one_shot import darts, gdas, random_sharing, snas
-from ppuda_jax.structure.search.training import train_fixed
+from ppuda_jax.structure.search.training import trainer
 from tests.structure.search.problems import absolute_value
 
 PROBLEM = absolute_value()
@@ -50,7 +50,7 @@ def test_an_expected_number_of_parameters_is_a_penalty():
 
 def test_choices_are_trained_from_the_start():
     choices = {(0, 1): np.array([1, 2])}
-    weights = train_fixed(PROBLEM, WEIGHTS, SETTINGS, choices, seeds=(0, 1))
+    weights = trainer(PROBLEM, WEIGHTS, SETTINGS)((0, 1), choices)
     scores = [
         float(
             PROBLEM.score_of(

@@ -1,0 +1,134 @@
+"""Chooses structures and says what the choices are worth: `python -m experiments.structure`.
+
+    python -m experiments.structure --family=synthetic --method=variational --seeds=5 --output=DIR
+    python -m experiments.structure --family=mlp --dataset=digits --method=darts,gdas --output=DIR
+
+`synthetic` is the published selection among three models: which one each setting of the two-level
+objective chooses. `mlp` searches the widths of a perceptron with every method that is named, trains
+what was chosen from the start, and prints both. With `--output`, the table is kept there as
+`table.json` and a picture beside it, and an interrupted search continues.
+"""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from experiments import flags
+from ppuda_jax.config import check_types, described, write_atomic
+
+
+@dataclasses.dataclass(frozen=True)
+class StructureConfig:
+    """What is searched; every field is a flag."""
+
+    family: Literal["synthetic", "mlp"] = described("synthetic", "of models")
+    method: tuple[str, ...] = described(("variational",), "searches, compared at one budget")
+    dataset: str = described("digits", "images of the family mlp")
+    data_dir: str | None = described(None, "TFDS folder with the prepared dataset")
+    seeds: int = described(5, "independent runs")
+    epochs: int = described(40, "of the search, and of the training of what it chose")
+    batch_size: int = described(64, "images per step")
+    max_images: int | None = described(None, "only the first training images")
+    widths: tuple[int, ...] = described((16, 32, 64, 128, 256), "of a layer of the family mlp")
+    layers: int = described(4, "most hidden layers of the family mlp")
+    steps: int = described(1000, "of the family synthetic")
+    output: str | None = described(None, "folder for the table, pictures and searches")
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        if self.seeds < 1:
+            raise ValueError(f"seeds must be at least 1, received {self.seeds}")
+
+
+def run(options: StructureConfig) -> str:
+    """Runs the searches; returns the table.
+
+    Raises:
+      ValueError: options that do not exist or do not fit together.
+      FileNotFoundError: missing data.
+    """
+    folder = None if options.output is None else pathlib.Path(options.output).expanduser()
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+    families = {"synthetic": _synthetic, "mlp": _mlp}
+    return families[options.family](options, folder)
+
+
+def _synthetic(options: StructureConfig, folder: pathlib.Path | None) -> str:
+    from ppuda_jax.structure import synthetic
+
+    if options.method != ("variational",):
+        raise ValueError(
+            f"the family synthetic is for --method=variational, received {options.method}"
+        )
+    outcomes = [
+        synthetic.select(setting, range(options.seeds), steps=options.steps)
+        for setting in synthetic.settings()
+    ]
+    if folder is not None:
+        from ppuda_jax.structure.pictures import draw_outcomes
+
+        table = [
+            {
+                "setting": o.setting,
+                "seed": seed,
+                "model": o.modes[seed],
+                "place": o.places[seed],
+                "probabilities": o.probabilities[seed].tolist(),
+                "mean_weights": o.mean_weights[seed].tolist(),
+                "error": float(o.error[seed]),
+            }
+            for o in outcomes
+            for seed in range(options.seeds)
+        ]
+        _write(folder, table)
+        draw_outcomes(outcomes, folder / "synthetic.png")
+    rows = [
+        (
+            o.setting,
+            " ".join(map(str, o.modes)),
+            f"{o.places.count('centre')} of {len(o.places)}",
+            " ".join(f"{p:.2f}" for p in o.mean_weights.mean(0)),
+            float(o.error.mean()),
+        )
+        for o in outcomes
+    ]
+    header = ("setting", "model of each seed", "at the centre", "mean weights", "error")
+    return flags.table(header, rows)
+
+
+def _mlp(options: StructureConfig, folder: pathlib.Path | None) -> str:
+    from ppuda_jax.structure import comparison
+
+    budget = comparison.Budget(
+        options.epochs, options.batch_size, tuple(range(options.seeds)), folder
+    )
+    task = comparison.image_task(
+        options.dataset,
+        options.data_dir,
+        widths=options.widths,
+        layers=options.layers,
+        max_images=options.max_images,
+    )
+    results = comparison.compare(task, options.method, budget)
+    if folder is not None:
+        from ppuda_jax.structure.pictures import draw_comparison
+
+        _write(folder, [dataclasses.asdict(row) for result in results for row in result.rows])
+        draw_comparison(results, folder / "comparison.png")
+    return flags.table(comparison.HEADER, [result.summary() for result in results])
+
+
+def _write(folder: pathlib.Path, table: Any) -> None:
+    write_atomic(folder / "table.json", json.dumps(table, indent=1) + "\n")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the script."""
+    flags.start(StructureConfig, run, __doc__, argv)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""The comparison of searches on digits, at the smallest budget."""
+
+import numpy as np
+import pytest
+
+from ppuda_jax.structure import comparison
+
+NAMES = ("gdas", "variational", "adanet")
+
+
+@pytest.fixture(scope="module")
+def task():
+    return comparison.image_task("digits", widths=(4, 8), layers=2, max_images=200)
+
+
+@pytest.fixture(scope="module")
+def results(task, tmp_path_factory):
+    budget = comparison.Budget(6, 50, (0, 1), tmp_path_factory.mktemp("searches"))
+    return comparison.compare(task, NAMES, budget)
+
+
+def test_images_are_halved_and_standardised(task):
+    assert task.problem.train.x.shape == (100, 64)
+    assert task.problem.valid.x.shape == (100, 64)
+    assert task.final.train.x.shape == (200, 64)
+    assert task.final.valid.x.shape == (359, 64)
+    assert abs(float(task.final.train.x.mean())) < 1e-4
+    assert float(task.final.train.x.std()) == pytest.approx(1, rel=1e-4)
+
+
+def test_every_method_has_a_row_per_seed(results):
+    assert tuple(result.method for result in results) == NAMES
+    for result in results:
+        assert [row.seed for row in result.rows] == [0, 1]
+        for row in result.rows:
+            assert 0 <= row.test_score <= 1 and row.parameters >= 64 * 4 + 4 + 4 * 10 + 10
+        cells = result.summary()
+        assert len(cells) == len(comparison.HEADER) and "±" in cells[1]
+    searched, grown = results[0], results[2]
+    assert searched.scores.shape == searched.sizes.shape == (2, 6)
+    assert searched.sizes[0, -1] == searched.rows[0].parameters
+    assert "tanh" in grown.rows[0].choice and grown.scores is None
+
+
+def test_what_was_chosen_is_trained(results):
+    assert np.mean([row.test_score for row in results[0].rows]) > 0.15
+
+
+@pytest.mark.parametrize("names", [(), ("gdas", "enas")])
+def test_methods_that_do_not_exist_are_refused(task, names):
+    with pytest.raises(ValueError, match="methods must be of .*'adanet'.*received"):
+        comparison.compare(task, names, comparison.Budget(1))
