@@ -1,4 +1,4 @@
-"""The one cache of compiled programs: of predictors, executors and training steps.
+"""The one cache of compiled programs: predictors, executors, training steps, steps of networks.
 
 XLA:CPU gives every small function of a program memory mappings of its own, and ends the process
 ("Unable to allocate section memory") when the system allows no more. So the cache knows how many
@@ -11,6 +11,7 @@ mappings with it, when the last one lets go.
 import collections
 import dataclasses
 import gc
+import math
 import threading
 import weakref
 from collections.abc import Callable, Hashable
@@ -24,7 +25,9 @@ from ppuda_jax.runtime.memory import mapping_limit, mappings
 _MARGIN = 1.25  # programs of one kind differ; the next may be larger than the largest so far
 _FREE = 0.01  # share of the limit that is left for threads and buffers
 _UNMEASURED = 500  # mappings expected of the very first program
-_MAX_PROGRAMS = 64  # where mappings are no limit, memory is
+_MAX_PROGRAMS = 64  # of a kind; where mappings are no limit, memory is
+_UNCOUNTED = 0.005  # share of the limit that may be guessed between two counts
+_SMALL, _BULK = 0.002, 0.05  # of the limit: programs below the first are forgotten in bulk
 
 _SETTINGS = ("jax_enable_x64", "jax_default_matmul_precision", "jax_default_device")
 
@@ -78,16 +81,15 @@ class ProgramCache:
         self,
         limit: Callable[[], int | None] = mapping_limit,
         in_use: Callable[[], int] = mappings,
-        max_programs: int = _MAX_PROGRAMS,
     ) -> None:
         """Makes an empty cache.
 
         Args:
           limit: mappings that the process may have; None for any number.
           in_use: mappings that it has.
-          max_programs: most programs that are held, pinned ones not counted.
         """
-        self._limit, self._in_use, self._max_programs = limit, in_use, max_programs
+        self._limit, self._count = limit, in_use
+        self._counted, self._guessed = 0.0, math.inf  # mappings, and those since they were counted
         self._changed = threading.Condition()
         self._entries: collections.OrderedDict[Hashable, _Entry] = collections.OrderedDict()
         self._loading: dict[Hashable, str] = {}
@@ -106,6 +108,11 @@ class ProgramCache:
             self._bury()
             return len(self._entries)
 
+    def find(self, key: Hashable) -> Any:
+        """A program that is there, which counts as used; None if it is not."""
+        with self._changed:
+            return self._find(key)
+
     def load(
         self,
         key: Hashable,
@@ -113,7 +120,7 @@ class ProgramCache:
         *,
         kind: str,
         pinned: bool = False,
-        planned: int = 1,
+        most: int = _MAX_PROGRAMS,
     ) -> Any:
         """Returns a program; compiles it if it is not there.
 
@@ -122,8 +129,7 @@ class ProgramCache:
           lower: makes what is compiled; called without the lock.
           kind: programs of one kind are expected to be of similar size.
           pinned: the caller holds the program for good, and the cache only counts it.
-          planned: programs of this kind that the caller is going to hold besides those that it
-            has, this one included.
+          most: programs of this kind that are held, pinned ones not counted.
 
         Raises:
           NoRoomError: the limit of mappings would be reached.
@@ -133,11 +139,11 @@ class ProgramCache:
                 program = self._find(key)
                 if program is not None:
                     return program
-                if key not in self._loading and self._has_room(kind, planned):
+                if key not in self._loading and self._has_room(kind, most):
                     break
                 self._changed.wait()
             if not self._loading:
-                self._before, self._new = self._in_use(), []
+                self._before, self._new = self._in_use(), list[_Entry]()
             self._loading[key] = kind
         program = None
         try:
@@ -161,6 +167,7 @@ class ProgramCache:
 
     def _add(self, key: Hashable, kind: str, program: Any, pinned: bool) -> None:
         """Enters a new program, and shares out what the loads that ran together have taken."""
+        self._guessed += self._expected(kind)
         entry = _Entry(kind, weakref.ref(program), None if pinned else program, pinned)
         self._entries[key] = entry
         self._entries.move_to_end(key)
@@ -176,8 +183,20 @@ class ProgramCache:
                 self._measured[new.kind] = max(share, self._measured.get(new.kind, 0.0))
             self._new = []
 
-    def _has_room(self, kind: str, planned: int) -> bool:
-        """Forgets programs until there is room for `planned` more.
+    def _in_use(self) -> float:
+        """Mappings of the process.
+
+        To count them takes as long as to compile a small function, so that those of the last few
+        small ones are guessed.
+        """
+        limit = self._limit()
+        if limit is None or self._guessed >= _UNCOUNTED * limit:
+            self._bury()
+            self._counted, self._guessed = self._count(), 0.0
+        return self._counted + self._guessed
+
+    def _has_room(self, kind: str, most: int) -> bool:
+        """Forgets programs until there is room for another one.
 
         Returns:
           False if that must wait for others that are loading.
@@ -185,24 +204,26 @@ class ProgramCache:
         Raises:
           NoRoomError: nothing is left to forget or to wait for.
         """
-        self._bury()
-        held = [entry for entry in self._entries.values() if entry.held is not None]
-        for entry in held[: max(0, len(held) + 1 - self._max_programs)]:
-            entry.held = None
+        if len(self._entries) >= most:
+            held = [e for e in self._entries.values() if e.held is not None and e.kind == kind]
+            for entry in held[: max(0, len(held) + 1 - most)]:
+                entry.held = None
         limit = self._limit()
         if limit is None:
             return True
         each = _MARGIN * self._expected(kind)
         coming = sum(_MARGIN * self._expected(other) for other in self._loading.values())
         free = (1 - _FREE) * limit - coming
-        while (used := self._in_use()) + planned * each > free:
-            forgotten = self._forget(used + planned * each - free)
+        while (used := self._in_use()) + each > free:
+            # Many small ones at a time: collecting garbage takes longer than compiling one.
+            bulk = _BULK * limit if each < _SMALL * limit else 0.0
+            forgotten = self._forget(used + each + bulk - free)
             gc.collect()  # a program that has run lies in a cycle of references
-            self._bury()
+            self._guessed = math.inf
             if not forgotten and self._in_use() >= used:
                 if self._loading:
                     return False
-                raise self._no_room(kind, planned, each, used, limit)
+                raise self._no_room(kind, each, used, limit)
         return True
 
     def _expected(self, kind: str) -> float:
@@ -232,13 +253,13 @@ class ProgramCache:
                 else:
                     self._before -= entry.mappings
 
-    def _no_room(self, kind: str, planned: int, each: float, used: int, limit: int) -> NoRoomError:
+    def _no_room(self, kind: str, each: float, used: float, limit: int) -> NoRoomError:
         count = sum(entry.kind == kind for entry in self._entries.values())
         room = count + max(0, int(((1 - _FREE) * limit - used) / each))
         return NoRoomError(
-            f"this process has room for {room} compiled programs ({kind}), {count + planned} are "
-            f"wanted: each takes up to {each / _MARGIN:.0f} memory mappings, {used} of {limit} are "
-            f"in use; allow more mappings (sysctl -w vm.max_map_count={4 * limit})",
+            f"this process has room for {room} compiled programs ({kind}), {count + 1} are "
+            f"wanted: each takes up to {each / _MARGIN:.0f} memory mappings, {used:.0f} of {limit} "
+            f"are in use; allow more mappings (sysctl -w vm.max_map_count={4 * limit})",
             room,
         )
 
@@ -261,6 +282,7 @@ class CachedFunction:
         kind: str,
         *,
         jit: Callable[[Callable[..., Any]], Any] = jax.jit,
+        placed: bool = True,
         cache: ProgramCache | None = None,
     ) -> None:
         """Prepares; compiles nothing.
@@ -270,14 +292,18 @@ class CachedFunction:
           key: what decides the function, apart from its arguments.
           kind: as for `ProgramCache.load`.
           jit: makes what can be lowered.
+          placed: whether it matters where the arguments lie; if not, all programs are for the
+            default device.
           cache: where the programs are, instead of `PROGRAMS`.
         """
         self.function, self.kind = function, kind
-        self._key, self._jit = key, jit
+        self._key, self._jit, self._placed = key, jit, placed
         self._cache = PROGRAMS if cache is None else cache
 
     def load(self, *args: Any) -> Compiled:
         """The program for arguments like these, arrays or their shapes."""
+        if not self._placed:
+            args = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), args)
         return self._cache.load(
             (self.kind, self._key, _signature(args)),
             lambda: self._jit(self.function).lower(*args),

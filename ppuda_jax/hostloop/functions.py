@@ -6,20 +6,21 @@ others, while the network's first steps run.
 Legend: `B` images, `L` parameters of a step.
 """
 
-import collections
 import concurrent.futures
 import dataclasses
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 
+from ppuda_jax.hostloop.compilation import jit_small
 from ppuda_jax.hostloop.kinds import run_step
 from ppuda_jax.hostloop.pages import blocks_of, read_leaves, write_leaves
 from ppuda_jax.hostloop.steps import Shape, StepKey
 from ppuda_jax.nets.context import OpContext
+from ppuda_jax.programs import PROGRAMS, ProgramCache
 
 Source = Literal["pages", "leaves"]
 """Where the forward function of a step takes its parameters from."""
@@ -27,16 +28,7 @@ Source = Literal["pages", "leaves"]
 Name = Literal["pages", "leaves", "pullback", "leaf_pullback"]
 Function = Callable[..., Any]
 
-_MOST_FUNCTIONS = 2000
-# Each takes 10 to 25 of the 65,530 memory mappings that Linux gives a process by default. 500 test
-# networks have 2,200, 1,000 training networks 1,250; the least recently used ones are forgotten.
-
-_CPU_OPTIONS: dict[str, str | bool] = {
-    "xla_cpu_use_fusion_emitters": False,
-    "xla_cpu_parallel_codegen_split_count": "1",
-}
-# For such small functions they take 0.56 of the CPU time of compiling and 0.33 of the mappings, and
-# the functions themselves 0.92 of their time (100 functions of 12 networks, by turns).
+_MOST_FUNCTIONS = 4000  # 500 test networks need 2,200, 1,000 training networks twice 1,250
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,51 +61,80 @@ class Batch:
 
 
 class StepFunctions:
-    """Compiles each function once, whoever asks for it."""
+    """Compiles each function once, whoever asks for it, in the one cache of programs."""
 
-    def __init__(self, batch: Batch, threads: int) -> None:
+    def __init__(self, batch: Batch, threads: int, cache: ProgramCache | None = None) -> None:
         """Prepares; compiles nothing.
 
         Args:
           batch: what the functions have in common.
           threads: functions that are compiled side by side.
+          cache: where they are, instead of `PROGRAMS`.
         """
         self.batch = batch
+        self._cache = PROGRAMS if cache is None else cache
         self._x64 = bool(jax.config.read("jax_enable_x64"))  # threads have settings of their own
         self._pool = concurrent.futures.ThreadPoolExecutor(threads, "compile")
-        self._jobs: collections.OrderedDict[
-            tuple[Name, StepKey], concurrent.futures.Future[Function]
-        ] = collections.OrderedDict()
+        self._jobs: dict[Hashable, concurrent.futures.Future[None]] = {}
+        self._asked: set[Hashable] = set()
         self._lock = threading.Lock()
 
     @property
     def count(self) -> int:
-        """Functions compiled or being compiled."""
-        return len(self._jobs)
+        """Functions that have been asked for."""
+        return len(self._asked)
 
     def request(self, name: Name, keys: Iterable[StepKey]) -> None:
         """Starts to compile what is not compiled yet.
 
         Args:
-          name: where the forward pass takes its parameters from, or "pullback" of pages or
-            "leaf_pullback".
+          name: which function of a step.
           keys: the steps.
         """
         for key in keys:
-            self._job(name, key)
+            with self._lock:
+                self._asked.add((name, key))
+                if (name, key) in self._jobs:
+                    continue
+                if self._cache.find(self._key(name, key)) is None:
+                    self._jobs[name, key] = self._pool.submit(self._compile_ahead, name, key)
+
+    def start(self, job: Callable[[], Any]) -> None:
+        """Has something else compiled in the same threads; `wait` waits for it."""
+        with self._lock:
+            self._jobs[job] = self._pool.submit(job)
+
+    def _compile_ahead(self, name: Name, key: StepKey) -> None:
+        self.get(name, key)
+        with self._lock:
+            del self._jobs[name, key]
 
     def get(self, name: Name, key: StepKey) -> Function:
-        """A compiled function; waits for it. See `request`."""
-        return self._job(name, key).result()
+        """A compiled function; waits for it, or compiles it. See `request`.
 
-    def wait(self, show: Callable[[int, int], None]) -> None:
+        Raises:
+          NoRoomError: see `ProgramCache.load`.
+        """
+        return self._cache.load(
+            self._key(name, key),
+            lambda: _Lowered(name, key, self.batch, self._x64),
+            kind="steps of networks",
+            most=_MOST_FUNCTIONS,
+        )
+
+    def wait(
+        self,
+        show: Callable[[int, int], None],
+        others: Sequence["concurrent.futures.Future[None]"] = (),
+    ) -> None:
         """Returns when everything that was asked for is compiled.
 
         Args:
           show: is told how many functions are compiled, of how many.
+          others: is waited for too.
         """
         with self._lock:
-            jobs = list(self._jobs.values())
+            jobs = [*others, *self._jobs.values()]
         for done, job in enumerate(concurrent.futures.as_completed(jobs), 1):
             job.result()
             show(done, len(jobs))
@@ -122,22 +143,24 @@ class StepFunctions:
         """Compiles no more; does not wait for what is being compiled."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _job(self, name: Name, key: StepKey) -> "concurrent.futures.Future[Function]":
-        with self._lock:
-            job = self._jobs.get((name, key))
-            if job is None:
-                job = self._pool.submit(self._compile, name, key)
-                self._jobs[name, key] = job
-                if len(self._jobs) > _MOST_FUNCTIONS:
-                    self._jobs.popitem(last=False)
-            self._jobs.move_to_end((name, key))
-            return job
+    def _key(self, name: Name, key: StepKey) -> Hashable:
+        return (name, key, self.batch, self._x64)
 
-    def _compile(self, name: Name, key: StepKey) -> Function:
-        with jax.enable_x64(self._x64):
-            function, shapes, donated = _BUILD[name](key, self.batch)
-            lowered = jax.jit(function, donate_argnums=donated).lower(*shapes)
-            return lowered.compile(_CPU_OPTIONS if jax.default_backend() == "cpu" else None)
+
+@dataclasses.dataclass(frozen=True)
+class _Lowered:
+    """A function that can be compiled; satisfies `programs.Lowered`."""
+
+    name: Name
+    key: StepKey
+    batch: Batch
+    x64: bool
+
+    def compile(self) -> Any:
+        """Traces and compiles."""
+        with jax.enable_x64(self.x64):
+            function, shapes, donated = _BUILD[self.name](self.key, self.batch)
+            return jit_small(function, donated).lower(*shapes).compile()
 
 
 _Built = tuple[Function, tuple[Any, ...], tuple[int, ...]]

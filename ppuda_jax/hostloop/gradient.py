@@ -9,7 +9,7 @@ Legend: `M` networks of a meta-batch, `B` images, `S` pixels of an image, `K` cl
 
 import concurrent.futures
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -50,15 +50,42 @@ class MetaGradient:
         """
         self._predictor, self._functions = predictor, functions
         self._pool = concurrent.futures.ThreadPoolExecutor(networks_at_once, "network")
+        self._rehearsals = concurrent.futures.ThreadPoolExecutor(1, "rehearse")
+        self._rehearsed: dict[Hashable, concurrent.futures.Future[None]] = {}
 
-    def request(self, networks: Sequence[Network]) -> None:
-        """Starts to compile what these networks need and is not compiled yet."""
+    def request(self, theta: Theta, networks: Sequence[Network]) -> None:
+        """Starts to compile what these networks need and is not compiled yet.
+
+        Args:
+          theta: arrays like those of the hypernetwork's parameters.
+          networks: any number.
+        """
+        for network in networks:
+            self._rehearse(theta, network)
         for network in networks:
             request_gradient(self._functions, "pages", network.steps)
 
+    def _rehearse(self, theta: Theta, network: Network) -> "concurrent.futures.Future[None]":
+        """Compiles the hypernetwork's own functions for networks of this size, in the background.
+
+        They take the longest, so that they come first.
+        """
+        size = network.size
+        if size not in self._rehearsed:
+            self._rehearsed[size] = self._rehearsals.submit(
+                self._predictor.rehearse, theta, network, bool(jax.config.read("jax_enable_x64"))
+            )
+        return self._rehearsed[size]
+
+    def wait(self, show: Callable[[int, int], None]) -> None:
+        """Returns when everything that was requested is compiled; see `StepFunctions.wait`."""
+        self._functions.wait(show, tuple(self._rehearsed.values()))
+
     def close(self) -> None:
-        """Ends the threads; runs nothing more."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        """Ends the threads; runs and compiles nothing more."""
+        for pool in (self._pool, self._rehearsals):
+            pool.shutdown(wait=False, cancel_futures=True)
+        self._functions.close()
 
     def __call__(
         self,
@@ -82,7 +109,7 @@ class MetaGradient:
         Returns:
           The loss float32 [], `loss` and `accuracy` per network [M], and the gradient of theta.
         """
-        self.request(networks)
+        self.request(theta, networks)
         smoothing = jnp.float32(label_smoothing)
         share = jnp.float32(1 / len(networks))
         jobs = [
@@ -118,6 +145,7 @@ class MetaGradient:
         share: jax.Array,
     ) -> tuple[Scores, dict[str, Any]]:
         """Scores of one network, and the gradient of `share` times its loss."""
+        self._rehearse(theta, network).result()
         features = self._predictor.features(theta, network)
         pages = self._predictor.decode(theta, network, features)
         scores, gradient = self.of_pages(network, pages, images, labels, key, smoothing, share)
@@ -135,7 +163,9 @@ class MetaGradient:
     ) -> tuple[Scores, Pages]:
         """Scores of one network, and the gradient of `share` times its loss in its pages."""
         calls = calls_of_pages(self._functions, network.steps, network.places, pages)
-        gradient = {block: list(_zeros(group)) for block, group in pages.items()}
+        gradient = {
+            block: [jnp.zeros_like(page) for page in group] for block, group in pages.items()
+        }
 
         def pull(number: int, maps: Maps, g: jax.Array) -> Maps:
             call = calls[number]
@@ -251,4 +281,3 @@ def _score(
 
 _add = jax.jit(jnp.add)
 _add_trees = jax.jit(functools.partial(jax.tree.map, jnp.add), donate_argnums=0)
-_zeros = jax.jit(functools.partial(jax.tree.map, jnp.zeros_like))

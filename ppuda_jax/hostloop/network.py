@@ -7,7 +7,7 @@ kernel, `R` rows of a page.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -24,7 +24,7 @@ from ppuda_jax.types import ParamSpec
 
 _CHUNK = 32  # rows that are decoded at once
 _NODES = (704, 1024, 2048, 4096)
-_KERNEL_NODES = (64, 192, 512, 1024, 4096)
+_KERNEL_NODES = (96, 512, 1024, 4096)  # 300 training networks have up to 83
 
 
 class Inputs(NamedTuple):
@@ -60,6 +60,12 @@ class Network:
     places: tuple[Place, ...]
     inputs: Inputs
     rows: Mapping[Block, tuple[Rows, ...]]
+
+    @property
+    def size(self) -> Hashable:
+        """What decides the functions of the hypernetwork that the network needs."""
+        nodes = self.inputs.graphs.primitive.shape, self.inputs.kernel_nodes.shape
+        return (*nodes, frozenset(self.rows))
 
 
 def make_network(plan: Plan, config: GHNConfig) -> Network:

@@ -8,17 +8,19 @@ kernel, `F` features of a row, `R` rows of a page, `I` and `O` channels of a blo
 """
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from ppuda_jax.ghn.config import GHNConfig
+from ppuda_jax.hostloop.compilation import jit_small
 from ppuda_jax.hostloop.network import Inputs, Network
 from ppuda_jax.hostloop.pages import Block
 from ppuda_jax.prediction.blocks import MAX_BLOCK, BlockDecoder
 from ppuda_jax.prediction.rows import RowDecoder, Rows, decode_rows
+from ppuda_jax.programs import CachedFunction
 
 Theta = Mapping[str, Any]
 
@@ -107,14 +109,34 @@ class Predictor:
     def __init__(self, config: GHNConfig) -> None:
         """Prepares; compiles nothing."""
         self.config = config
-        self._features = jax.jit(functools.partial(predict_features, config))
-        self._decode = jax.jit(functools.partial(decode_page, config), static_argnums=0)
-        self._pull_page = jax.jit(self._page_pullback, static_argnums=0, donate_argnums=(1, 2))
-        self._pull_features = jax.jit(self._features_pullback, donate_argnums=2)
+        self._features = _function(functools.partial(predict_features, config), config)
+        self._decode = functools.cache(self._decode_of)
+        self._pull_page = functools.cache(self._pull_page_of)
+        self._pull_features = _function(self._features_pullback, config, donated=2)
+
+    def _decode_of(self, block: Block) -> CachedFunction:
+        return _function(functools.partial(decode_page, self.config, block), (self.config, block))
+
+    def _pull_page_of(self, block: Block) -> CachedFunction:
+        pull = functools.partial(self._page_pullback, block)
+        return _function(pull, (self.config, block), donated=(0, 1))
 
     def predict(self, theta: Theta, network: Network) -> Pages:
         """All parameters of a network."""
         return self.decode(theta, network, self.features(theta, network))
+
+    def rehearse(self, theta: Theta, network: Network, x64: bool) -> None:
+        """Compiles all that networks of this size need, by predicting one and pulling it back.
+
+        Args:
+          theta: arrays like the parameters.
+          network: one of the size.
+          x64: JAX's setting, which threads have of their own.
+        """
+        with jax.enable_x64(x64):
+            features = self.features(theta, network)
+            pages = self.decode(theta, network, features)
+            jax.block_until_ready(self.pullback(theta, network, features, pages))
 
     def features(self, theta: Theta, network: Network) -> Features:
         """What the pages of a network are decoded from."""
@@ -128,7 +150,7 @@ class Predictor:
                 pages[block] = tuple(_vector_page(features.vectors, rows) for rows in group)
             else:
                 pages[block] = tuple(
-                    self._decode(block, decoder, features.taps, rows) for rows in group
+                    self._decode(block)(decoder, features.taps, rows) for rows in group
                 )
         return pages
 
@@ -150,8 +172,8 @@ class Predictor:
                 if block.decoder == "vector":
                     g_vectors = _pull_vector_page(g_vectors, rows, g)
                 else:
-                    g_decoder, g_taps = self._pull_page(
-                        block, g_decoder, g_taps, decoder, features.taps, rows, g
+                    g_decoder, g_taps = self._pull_page(block)(
+                        g_decoder, g_taps, decoder, features.taps, rows, g
                     )
         (g_kernel,) = gradient[Block("class_kernel", MAX_BLOCK, classes)]
         (g_bias,) = gradient[Block("class_bias", 1, classes)]
@@ -188,6 +210,15 @@ def _vector_pullback(g_vectors: jax.Array, rows: Rows, g: jax.Array) -> jax.Arra
     return g_vectors.at[rows.source.reshape(-1)].add(scaled)
 
 
-_vector_page = jax.jit(vector_page)
-_pull_vector_page = jax.jit(_vector_pullback, donate_argnums=0)
-_zeros = jax.jit(functools.partial(jax.tree.map, jnp.zeros_like))
+def _function(
+    function: Callable[..., Any], key: Hashable, donated: int | tuple[int, ...] = ()
+) -> CachedFunction:
+    """Everything lies on the default device, whatever JAX knows of that."""
+    name = getattr(function, "func", function).__name__
+    jit = functools.partial(jit_small, donated=donated)
+    return CachedFunction(function, (name, key), "hypernetworks", jit=jit, placed=False)
+
+
+_vector_page = _function(vector_page, None)
+_pull_vector_page = _function(_vector_pullback, None, donated=0)
+_zeros = _function(functools.partial(jax.tree.map, jnp.zeros_like), None)

@@ -5,6 +5,7 @@ The functions of the next meta-batches are compiled in the background while one 
 Legend: `K` steps of a dispatch, `M` networks of a meta-batch.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,9 +18,10 @@ from ppuda_jax.data.batches import LoadFn
 from ppuda_jax.data.stream import ArchitectureStream, MetaBatches
 from ppuda_jax.ghn.config import GHNConfig
 from ppuda_jax.hostloop.functions import Batch, StepFunctions
-from ppuda_jax.hostloop.gradient import MetaGradient
+from ppuda_jax.hostloop.gradient import MetaGradient, Scores
 from ppuda_jax.hostloop.network import make_network
 from ppuda_jax.hostloop.predictor import predictor_of
+from ppuda_jax.programs import CachedFunction
 from ppuda_jax.runtime.processors import processors
 from ppuda_jax.training.config import TrainConfig
 from ppuda_jax.training.driver import Placed, Show, choose_variants, restricts, unseen
@@ -56,8 +58,9 @@ class HostDriver:
         self._functions = StepFunctions(batch, config.compile_threads or processors())
         networks_at_once = min(_NETWORKS_AT_ONCE, processors())
         self._gradient = MetaGradient(predictor_of(ghn), self._functions, networks_at_once)
-        self._images = jax.jit(_nth_images(load, config.compute_dtype))
-        self._update = jax.jit(_nth_update(config), donate_argnums=0)
+        self._like: Any = None
+        self._images = _function(_nth_images(load, config.compute_dtype))
+        self._update = _function(_nth_update(config), donated=0)
 
     @property
     def count(self) -> int:
@@ -66,17 +69,30 @@ class HostDriver:
 
     def prepare(self, stream: ArchitectureStream, placed: Placed, show: Show = unseen) -> None:
         """See `Driver`."""
-        del placed, show  # what is compiled depends on the networks alone
+        del show  # nothing is waited for
+        theta = placed[0].theta
+        self._like = jax.tree.map(jnp.copy, theta)  # each step donates its own
+        # Compiled while the first networks are chosen and built.
+        self._functions.start(lambda: self._load_ends(*placed))
         if restricts(self._config):
             choose_variants(stream, self._config)
 
+    def _load_ends(self, state: TrainState, resident: Any, batches: Any, rates: Any) -> None:
+        """Compiles what comes before and after the networks of a step."""
+        k, number = np.int32(0), jax.ShapeDtypeStruct((), jnp.float32)
+        self._images.load(state, resident, batches, k)
+        each = jax.ShapeDtypeStruct((self._config.meta_batch_size,), jnp.float32)
+        scores = dict.fromkeys(Scores._fields, each)
+        self._update.load(state, number, scores, state.theta, rates, k)
+
     def request(self, group: MetaBatches) -> None:
         """See `Driver`."""
-        self._gradient.request(group.arrays.reshape(-1))
+        if self._like is not None:
+            self._gradient.request(self._like, group.arrays.reshape(-1))
 
     def finish(self, show: Show = unseen) -> str:
         """See `Driver`."""
-        self._functions.wait(show)
+        self._gradient.wait(show)
         return f"{self.count} functions of steps"
 
     def run(self, group: MetaBatches, placed: Placed) -> tuple[TrainState, Metrics]:
@@ -96,7 +112,6 @@ class HostDriver:
     def close(self) -> None:
         """See `Driver`."""
         self._gradient.close()
-        self._functions.close()
 
 
 def _nth_images(load: LoadFn, dtype: str) -> Callable[..., Images]:
@@ -121,6 +136,12 @@ def _nth_update(config: TrainConfig) -> Callable[..., tuple[TrainState, Metrics]
         return update(state, loss, jax.tree.map(jnp.mean, scores), gradient, rates[k])
 
     return nth_update
+
+
+def _function(function: Callable[..., Any], donated: int | tuple[int, ...] = ()) -> CachedFunction:
+    """For one run: its configuration is part of the function."""
+    jit = functools.partial(jax.jit, donate_argnums=donated)
+    return CachedFunction(function, object(), "training steps", jit=jit, placed=False)
 
 
 @jax.jit

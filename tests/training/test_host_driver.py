@@ -15,6 +15,7 @@ from ppuda_jax.ghn.loaded import LoadedGHN
 from ppuda_jax.graphs.records import network_graph
 from ppuda_jax.nets.network import build_network
 from ppuda_jax.prediction.predict import predict_params
+from ppuda_jax.programs import ProgramCache
 from ppuda_jax.training import driver as drivers
 from ppuda_jax.training.config import TrainConfig
 from ppuda_jax.training.loop import train
@@ -113,13 +114,14 @@ def test_steps_of_a_dispatch_are_taken_one_after_the_other():
     assert len(set(metrics["loss"].tolist())) == 3 and metrics["finite"].all()
 
 
-def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
-    """With networks of different variants in a meta-batch, compiled in another order."""
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, monkeypatch):
+    """With networks of different variants in a meta-batch, compiled anew in another order."""
     whole = dataclasses.replace(SETTINGS, workdir=str(tmp_path / "whole"))
     result = train(whole, task_of(whole))
     assert (result.step, result.reason) == (4, "finished") and result.programs > 20
     half = dataclasses.replace(SETTINGS, workdir=str(tmp_path / "half"), steps=2, compile_threads=3)
     train(half, task_of(half))
+    monkeypatch.setattr("ppuda_jax.hostloop.functions.PROGRAMS", ProgramCache())
     rest = dataclasses.replace(half, steps=4, change_length=True, compile_threads=1)
     resumed = train(rest, task_of(rest))
     jax.tree.map(np.testing.assert_array_equal, resumed.theta, result.theta)
