@@ -41,6 +41,7 @@ HEADER = (
     "seconds",
 )
 _WEIGHT_RATE, _STRUCTURE_RATE = 1e-3, 1e-2  # of Adam, as published for this family
+_VIRTUAL_RATE = 0.025  # of the step of second order, as DARTS has it
 _CLIP = 1.0  # of every entry of a gradient, as published
 _PRIOR_TEMPERATURE = 0.2
 _ADANET_ROUNDS = 3
@@ -243,7 +244,7 @@ def _cooling(ends: tuple[float, float], steps: int) -> optax.Schedule:
 METHODS: dict[str, Callable[[Problem, int], Method]] = {
     "darts": lambda problem, steps: one_shot.darts(problem, _weights(), _logits()),
     "darts_second_order": lambda problem, steps: one_shot.darts(
-        problem, _weights(), _logits(), rate=_WEIGHT_RATE
+        problem, _weights(), _logits(), rate=_VIRTUAL_RATE
     ),
     "gdas": lambda problem, steps: one_shot.gdas(
         problem, _weights(), _logits(), _cooling(one_shot.GDAS_TEMPERATURE, steps)

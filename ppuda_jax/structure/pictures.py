@@ -90,6 +90,7 @@ def _scatter(axes: Any, structures: Any) -> None:
 def draw_comparison(results: Sequence[Any], path: str | os.PathLike[str]) -> Any:
     """Draws searches of `comparison`: score and size by epoch, and the chosen networks."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import NullFormatter
 
     figure = Figure(figsize=(11, 3.4), layout="constrained")
     score, size, chosen = (figure.add_subplot(1, 3, i) for i in (1, 2, 3))
@@ -109,6 +110,7 @@ def draw_comparison(results: Sequence[Any], path: str | os.PathLike[str]) -> Any
     score.set(xlabel="epoch", title="chosen network, shared weights: validation accuracy")
     size.set(xlabel="epoch", title="its parameters", yscale="log")
     chosen.set(xlabel="parameters", xscale="log", title="trained from the start: test accuracy")
+    chosen.xaxis.set_minor_formatter(NullFormatter())
     for axes in (score, size, chosen):
         axes.title.set_fontsize(9)
     chosen.legend(fontsize=7)

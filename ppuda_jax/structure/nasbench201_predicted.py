@@ -1,0 +1,135 @@
+"""What cells are worth with parameters that a hypernetwork predicts: no training per cell.
+
+One program serves all cells: it embeds the padded graph of a cell, takes the embedding of every
+parameter of the whole space from the node that the cell has for it, decodes all parameters, and
+runs the cell's operations, whose numbers are data. What the cell does not have is decoded from
+some other node and not used.
+
+Legend: `n` images, `N` nodes, `P` leaves of the space, `D` node embedding.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import unflatten_dict
+
+from ppuda_jax.ghn.loaded import LoadedGHN
+from ppuda_jax.graphs.arch_graph import Binding
+from ppuda_jax.graphs.batching import Bucket, PaddedGraphs, pad_graphs
+from ppuda_jax.prediction.blocks import BlockDecoder
+from ppuda_jax.prediction.leaves import assemble
+from ppuda_jax.prediction.predict import unsupported_leaves
+from ppuda_jax.structure import nasbench201_net as net
+from ppuda_jax.structure.discretise import Choice
+from ppuda_jax.structure.nasbench201 import EDGES, OPS
+from ppuda_jax.structure.nasbench201_graph import Path, graph_of
+from ppuda_jax.tracing.api import trace_graph
+
+_WIDTH = 4  # nodes that are updated in one step
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """What a cell is worth on some images.
+
+    Attributes:
+      accuracy: share of the images that are right.
+      loss: mean cross-entropy.
+    """
+
+    accuracy: float
+    loss: float
+
+
+class PredictedScorer:
+    """Scores cells with predicted parameters."""
+
+    def __init__(
+        self, ghn: LoadedGHN, skeleton: net.Skeleton, images: jax.Array, labels: jax.Array
+    ) -> None:
+        """Finds which leaves there are; nothing is compiled before the first score.
+
+        Args:
+          ghn: the hypernetwork.
+          skeleton: of the networks.
+          images: [n, s, s, 3], normalised as those that the hypernetwork was trained on.
+          labels: int [n].
+
+        Raises:
+          ValueError: the hypernetwork cannot predict the networks: another number of classes.
+        """
+        self._ghn, self._skeleton = ghn, skeleton
+        self._images, self._labels = images, labels
+        self._bindings = _all_bindings(ghn, skeleton)
+        self._paths: tuple[Path, ...] = tuple(binding.path for binding in self._bindings)
+        full = graph_of(skeleton, dict.fromkeys(EDGES, OPS.index("nor_conv_3x3")))[0]
+        self._bucket = Bucket(full.num_nodes, full.num_nodes, _WIDTH)
+        self._run = jax.jit(self._score)
+
+    def inputs(self, choice: Choice) -> tuple[PaddedGraphs, np.ndarray, dict]:
+        """A cell as data: its graph, the node of every leaf [P], its operations."""
+        graph, nodes = graph_of(self._skeleton, choice)
+        padded = pad_graphs([graph], self._bucket, max(1, self._ghn.config.virtual_edges))
+        index = np.array([nodes.get(path, 0) for path in self._paths], np.int32)
+        return padded, index, {edge: np.int32(op) for edge, op in net.pruned(choice).items()}
+
+    def params(self, choice: Choice) -> Any:
+        """Parameters of the whole space, of which the cell's are its predictions."""
+        padded, index, _ = self.inputs(choice)
+        return self._predict(self._ghn.theta, padded, index)
+
+    def score(self, choice: Choice) -> Score:
+        """Predicts the parameters of a cell's network and runs it.
+
+        A cell that nothing passes through gives every image the same logits: chance.
+        """
+        if not net.connected(choice):
+            classes = self._skeleton.classes
+            return Score(1 / classes, float(np.log(classes)))
+        accuracy, loss = self._run(self._ghn.theta, *self.inputs(choice))
+        return Score(float(accuracy), float(loss))
+
+    def _predict(self, theta: Any, padded: PaddedGraphs, index: jax.Array | np.ndarray) -> Any:
+        h = BlockDecoder(self._ghn.config, theta).embed(padded)[0]
+        leaves = assemble(self._ghn.config, theta, h[index], self._bindings)
+        return unflatten_dict(leaves)
+
+    def _score(
+        self, theta: Any, padded: PaddedGraphs, index: jax.Array, choice: dict
+    ) -> tuple[jax.Array, jax.Array]:
+        params = self._predict(theta, padded, index)
+        logits = net.apply_vertex(self._skeleton, params, choice, self._images)
+        right = jnp.mean((jnp.argmax(logits, -1) == self._labels).astype(jnp.float32))
+        own = jnp.take_along_axis(jax.nn.log_softmax(logits), self._labels[:, None], -1)
+        return right, -jnp.mean(own)
+
+
+def _all_bindings(ghn: LoadedGHN, skeleton: net.Skeleton) -> tuple[Binding, ...]:
+    """Bindings of all leaves of the mixed network, each to a node of its own.
+
+    Two networks have all of them between them: one with 1x1 convolutions everywhere, and one with
+    3x3 convolutions.
+    """
+    shapes = jax.eval_shape(lambda key: net.init(skeleton, key), jax.random.key(0))
+    size = skeleton.image_size
+    images = jax.ShapeDtypeStruct((2, size, size, 3), jnp.float32)
+    found: dict[Path, Binding] = {}
+    for op in ("nor_conv_1x1", "nor_conv_3x3"):
+        choice = dict.fromkeys(EDGES, OPS.index(op))
+        graph = trace_graph(net.network(skeleton, choice), {"params": shapes}, images)
+        refused = [leaf for leaf in unsupported_leaves(graph, ghn) if leaf.path in _bound(graph)]
+        if refused:
+            raise ValueError(
+                f"{ghn.name} cannot predict {'/'.join(refused[0].path)}: {refused[0].reason}"
+            )
+        found |= {binding.path: binding for binding in graph.bindings}
+    return tuple(
+        dataclasses.replace(binding, node=number) for number, binding in enumerate(found.values())
+    )
+
+
+def _bound(graph: Any) -> set[Path]:
+    return {binding.path for binding in graph.bindings}
