@@ -1,11 +1,15 @@
-"""What a training run is worth: the table at the end of `experiments.train --report`."""
+"""What a training run is worth: table, picture and next commands at the end of `train --report`."""
 
 import collections
 import dataclasses
 import math
-from collections.abc import Sequence
+import pathlib
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
+from experiments import flags
 from ppuda_jax.archs.sampling import arch_rng, sample_arch
 from ppuda_jax.archs.splits import SPLITS
 from ppuda_jax.checkpoints import load_ghn
@@ -13,43 +17,117 @@ from ppuda_jax.evaluation import (
     EvalImages,
     EvalNet,
     EvalSettings,
-    NetResult,
+    Parameters,
     evaluate_archs,
     he,
+    lecun,
     load_eval_images,
     predicted,
-    summarise,
 )
 from ppuda_jax.evaluation.results import mean_and_error
 from ppuda_jax.evaluation.sgd import SgdResult, SgdTrainer
-from ppuda_jax.executor.layout import Variant
 from ppuda_jax.ghn.config import GHNConfig
 from ppuda_jax.ghn.loaded import LoadedGHN
+from ppuda_jax.runtime.compilation import compilation_cache
+from ppuda_jax.runtime.progress import Progress
 from ppuda_jax.training.config import TrainConfig
-from ppuda_jax.training.task import Task
+from ppuda_jax.training.metrics import read_metrics
+from ppuda_jax.training.task import Task, TrainResult
+from ppuda_jax.visualization import draw_run
 
-_MAX_VARIANTS = 2
+_MAX_VARIANTS = 4
 _CANDIDATES = 4000
 _SGD_SECONDS = 30.0  # an epoch that would take longer is measured on its first steps
+_SGD_WEIGHT = 4  # of the bar: training a network and evaluating it twice
 
 
-def trained_variants(settings: TrainConfig, task: Task) -> tuple[Variant, ...]:
-    """The most frequent executor variants of the run, those that it was restricted to first."""
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """What was measured; accuracies are fractions.
+
+    Attributes:
+      nets: the networks.
+      trained, before: predicted by the run's hypernetwork and by the one that it began with.
+      he, lecun: random parameters of the first networks.
+      at_once: those networks after SGD for as long as a prediction takes.
+      epoch: and after the epoch, or the part of it that was measured.
+      fraction: that part.
+      predict_s: seconds to predict a network.
+    """
+
+    nets: tuple[EvalNet, ...]
+    trained: list[float]
+    before: list[float]
+    he: list[float]
+    lecun: list[float]
+    at_once: list[SgdResult]
+    epoch: list[SgdResult]
+    fraction: float
+    predict_s: float
+
+
+def training_report(
+    settings: TrainConfig,
+    task: Task,
+    result: TrainResult,
+    *,
+    num_nets: int = 16,
+    sgd_nets: int = 3,
+    max_images: int = 256,
+) -> str:
+    """Compares predicted parameters with chance, random initialisation and SGD.
+
+    Args:
+      settings: the run.
+      task: what it trained; `task.theta` is what it began with.
+      result: how it ended.
+      num_nets: architectures of the test split, which training never sees.
+      sgd_nets: how many of them are drawn at random and trained for comparison.
+      max_images: test images.
+
+    Returns:
+      The table, where the picture is, and what to do next.
+    """
+    spec = task.images.spec
+    images = load_eval_images(
+        spec.name,
+        "test",
+        settings.data_dir,
+        image_size=spec.image_size,
+        max_images=max_images,
+        batch_size=settings.batch_size,  # what training compiled is used again
+    )
+    nets = unseen_networks(settings, task, num_nets)
+    with compilation_cache(settings.compilation_cache):
+        found = _compare(
+            settings, task, trained_theta(settings, result.theta), nets, images, sgd_nets
+        )
+    lines = [
+        f"{len(nets)} architectures of the test split that training never saw, "
+        f"{images.num_images} test images of {spec.name}:",
+        "",
+        _table(found, spec.num_classes),
+        "",
+        _times(found, result.seconds),
+    ]
+    if settings.workdir is not None:
+        path = pathlib.Path(settings.workdir).expanduser() / "report.png"
+        _draw(found, settings, spec.num_classes, path)
+        lines += [f"Picture: {path}", "", *next_commands(settings)]
+    return "\n".join(lines)
+
+
+def unseen_networks(settings: TrainConfig, task: Task, num: int) -> tuple[EvalNet, ...]:
+    """Networks of the test split, at the widths of training, of its most frequent variants."""
     surveys = [task.networks.survey(i) for i in range(settings.probe_archs)]
     counts = collections.Counter(survey.variant for survey in surveys)  # ties by first seen
     limit = min(settings.max_variants or _MAX_VARIANTS, _MAX_VARIANTS)
-    return tuple(variant for variant, _ in counts.most_common(limit))
-
-
-def unseen_networks(
-    variants: Sequence[Variant], num: int, num_classes: int, image_size: int
-) -> tuple[EvalNet, ...]:
-    """Networks of the test split, at the widths of training, that have one of the variants."""
-    split = dataclasses.replace(SPLITS["test"], width="training")
+    variants = [variant for variant, _ in counts.most_common(limit)]
+    split, spec = dataclasses.replace(SPLITS["test"], width="training"), task.images.spec
     found = []
     for index in range(_CANDIDATES):
-        config = sample_arch(arch_rng(split, index), split, image_size)
-        net = EvalNet("test", index, config, num_classes=num_classes, image_size=image_size)
+        config = sample_arch(arch_rng(split, index), split, spec.image_size)
+        net = EvalNet("test", index, config, None, spec.num_classes, spec.image_size)
         if net.variant in variants:
             found.append(net)
         if len(found) == num:
@@ -57,97 +135,142 @@ def unseen_networks(
     return tuple(found)
 
 
-def training_report(
+def _compare(
     settings: TrainConfig,
     task: Task,
     theta: Any,
-    *,
-    num_nets: int = 16,
-    sgd_nets: int = 2,
-    max_images: int = 320,
-) -> str:
-    """Compares predicted parameters with chance, random initialisation and an epoch of SGD.
-
-    Args:
-      settings: the run.
-      task: what it trained; `task.theta` are the untrained parameters.
-      theta: the trained parameters.
-      num_nets: architectures of the test split, which training never sees.
-      sgd_nets: how many of them are trained from scratch for comparison.
-      max_images: test images.
-
-    Returns:
-      The table.
-    """
-    spec = task.images.spec
+    nets: tuple[EvalNet, ...],
+    images: EvalImages,
+    sgd_nets: int,
+) -> Comparison:
     config = GHNConfig.from_dict(task.record["ghn"])
-    images = load_eval_images(
-        spec.name, "test", settings.data_dir, image_size=spec.image_size, max_images=max_images
+    run = EvalSettings(
+        compute_dtype=settings.compute_dtype,
+        num_devices=settings.num_devices,
+        driver=settings.driver,
     )
-    variants = trained_variants(settings, task)
-    nets = unseen_networks(variants, num_nets, spec.num_classes, spec.image_size)
-    run = EvalSettings(compute_dtype=settings.compute_dtype, num_devices=settings.num_devices)
-    random, untrained, trained = (
-        evaluate_archs(parameters, nets, images, settings=run)
-        for parameters in (
-            he(),
-            predicted(LoadedGHN(config, task.theta)),
-            predicted(LoadedGHN(config, theta)),
-        )
+    few = nets[:sgd_nets]
+    total = 2 * len(nets) + (2 + _SGD_WEIGHT) * len(few)
+    bar, done = Progress("evaluating"), 0
+
+    def move(by: int = 1) -> None:
+        nonlocal done
+        done += by
+        bar.move(done / total)
+
+    def evaluate(parameters: Parameters, chosen: tuple[EvalNet, ...]):
+        return evaluate_archs(parameters, chosen, images, settings=run, progress=lambda *_: move())
+
+    try:
+        trained = evaluate(predicted(LoadedGHN(config, theta)), nets)
+        before = evaluate(predicted(LoadedGHN(config, task.theta)), nets)
+        random = [evaluate(draw(), few) for draw in (he, lecun)]
+        # The first predictions compile.
+        predict_s = float(np.median([result.predict_s for result in (*trained, *before)]))
+        trainer = SgdTrainer(task.images, run_settings=run)
+        at_once, epoch, fraction = _train_some(trainer, images, few, predict_s, move)
+    finally:
+        bar.close()
+    return Comparison(
+        nets,
+        [result.top1 for result in trained],
+        [result.top1 for result in before],
+        *([result.top1 for result in results] for results in random),
+        at_once,
+        epoch,
+        fraction,
+        predict_s,
     )
-    epoch = math.ceil(task.images.num_images / settings.batch_size)
-    trainer = SgdTrainer(task.images, run_settings=run)
-    sgd, fraction = _train_some(trainer, images, nets[:sgd_nets], epoch)
-    return _format(spec, images.num_images, nets, random, untrained, trained, sgd, fraction)
 
 
 def _train_some(
-    trainer: SgdTrainer, images: EvalImages, nets: Sequence[EvalNet], epoch: int
-) -> tuple[list[SgdResult], float]:
-    """Trains networks for an epoch, or for the part of it that fits; returns that part."""
-    probe = trainer.train(images, nets[0], 4)
-    per_step = probe.train_s / probe.steps
-    steps = max(4, min(epoch, int(_SGD_SECONDS / per_step)))
-    return [trainer.train(images, net, steps) for net in nets], steps / epoch
-
-
-def _format(
-    spec: Any,
-    num_images: int,
+    trainer: SgdTrainer,
+    images: EvalImages,
     nets: Sequence[EvalNet],
-    random: Sequence[NetResult],
-    untrained: Sequence[NetResult],
-    trained: Sequence[NetResult],
-    sgd: Sequence[SgdResult],
-    fraction: float,
-) -> str:
-    lines = [
-        f"{len(nets)} architectures of the test split, never seen in training; {num_images} test "
-        f"images of {spec.name}; top-1 in %",
-        f"{'':<34}{'mean ± SE':>14}{'max':>8}",
-        f"{'chance':<34}{100 / spec.num_classes:>14.1f}{'':>8}".rstrip(),
-    ]
+    predict_s: float,
+    move: Callable[[int], None],
+) -> tuple[list[SgdResult], list[SgdResult], float]:
+    """Trains networks as long as a prediction takes, and for an epoch or what fits of it."""
+    probe = trainer.train(images, nets[0], 3)
+    per_step = probe.train_s / probe.steps
+    at_once = max(1, int(predict_s / per_step))
+    steps = max(at_once + 1, min(trainer.epoch, int(_SGD_SECONDS / per_step)))
+    results = []
+    for net in nets:
+        results.append(trainer.train_to(images, net, (at_once, steps)))
+        move(_SGD_WEIGHT)
+    first, last = (list(column) for column in zip(*results, strict=True))
+    return first, last, steps / trainer.epoch
+
+
+def _table(found: Comparison, num_classes: int) -> str:
+    at_once, epoch = (
+        [result.top1 for result in results] for results in (found.at_once, found.epoch)
+    )
     rows = (
-        ("random initialisation", random),
-        ("predicted by the GHN it began with", untrained),
-        ("predicted by the trained GHN", trained),
+        ("random, He's normal", found.he),
+        ("random, LeCun's normal (Flax's default)", found.lecun),
+        (f"SGD for as long as a prediction takes ({_steps(found.at_once)})", at_once),
+        (f"SGD for {_part(found.fraction)} ({_steps(found.epoch)})", epoch),
+        ("predicted by the GHN that the run began with", found.before),
+        ("predicted by the GHN of this run", found.trained),
     )
-    for label, results in rows:
-        s = summarise(results)
-        cell = f"{100 * s.top1:.1f} ± {100 * s.top1_se:.1f}"
-        lines.append(f"{label:<34}{cell:>14}{100 * s.top1_max:>8.1f}")
-    mean, error = mean_and_error([result.top1 for result in sgd])
-    part = "1 epoch" if fraction >= 1 else f"{fraction:.2f} epoch"
-    label = f"SGD, {part} ({len(sgd)} of them)"
-    cell, best = f"{100 * mean:.1f} ± {100 * error:.1f}", max(result.top1 for result in sgd)
-    lines.append(f"{label:<34}{cell:>14}{100 * best:>8.1f}")
-    predict = summarise(trained).predict_s
-    epoch = mean_and_error([result.train_s for result in sgd])[0] / min(1.0, fraction)
-    lines.append(
-        f"Predicting all parameters of a network takes {predict:.3f} s, one epoch of SGD "
-        f"{epoch:.1f} s: {epoch / predict:.0f} times as long."
+    lines: list[tuple[object, ...]] = [("chance", f"{100 / num_classes:.1f}", None, None, None)]
+    for label, values in rows:
+        mean, error = mean_and_error([100 * value for value in values])
+        worst, best = (f"{100 * value:.1f}" for value in (min(values), max(values)))
+        lines.append((label, f"{mean:.1f} ± {error:.1f}", worst, best, len(values)))
+    header = ("parameters", "top-1, % ± SE", "worst", "best", "networks")
+    return flags.table(header, lines)
+
+
+def _steps(results: Sequence[SgdResult]) -> str:
+    steps = results[0].steps
+    return f"{steps} step" + ("s" if steps > 1 else "")
+
+
+def _part(fraction: float) -> str:
+    return "one epoch" if fraction >= 1 else f"{fraction:.2f} epochs"
+
+
+def _times(found: Comparison, trained_s: float) -> str:
+    epoch = mean_and_error([result.train_s for result in found.epoch])[0] / min(1.0, found.fraction)
+    return (
+        f"Predicting all parameters of a network takes {found.predict_s:.2f} s, an epoch of SGD "
+        f"{epoch:.1f} s ({epoch / found.predict_s:.0f} times as long). Training the GHN took "
+        f"{trained_s:.0f} s, as long as {trained_s / epoch:.0f} epochs of SGD for one network."
     )
-    return "\n".join(lines)
+
+
+def _draw(found: Comparison, settings: TrainConfig, num_classes: int, path: pathlib.Path) -> None:
+    sgd = np.full(len(found.nets), math.nan)
+    sgd[: len(found.epoch)] = [result.top1 for result in found.epoch]
+    draw_run(
+        read_metrics(settings.workdir or ""),
+        {
+            "predicted by the GHN of this run": found.trained,
+            "predicted by the GHN that it began with": found.before,
+            f"SGD for {_part(found.fraction)}, {len(found.epoch)} of them": sgd,
+        },
+        1 / num_classes,
+        path,
+        f"{len(found.nets)} architectures that training never saw",
+    )
+
+
+def next_commands(settings: TrainConfig) -> list[str]:
+    """What to do with the run, as lines for a shell."""
+    data = f" --data_dir={settings.data_dir}" if settings.data_dir else ""
+    checkpoint = f"--checkpoint={settings.workdir}{data}"
+    train = f"--dataset={settings.dataset}{data} --model={settings.model}"
+    return [
+        "Predict a network of your own (edit experiments/own_network.py), evaluate, train on:",
+        f"python -m experiments.predict {checkpoint} --model=experiments.own_network:build "
+        f"--evaluate",
+        f"python -m experiments.evaluate {checkpoint} --split=test --num_nets=10 --max_images=320",
+        f"python -m experiments.train {train} --init_from={settings.workdir} "
+        f"--workdir={settings.workdir}-longer",
+    ]
 
 
 def trained_theta(settings: TrainConfig, theta: Any) -> Any:

@@ -17,6 +17,8 @@ from ppuda_jax.evaluation.runners import Prepared
 from ppuda_jax.ghn.loaded import LoadedGHN
 from ppuda_jax.nets.zoo import build_model
 
+_HE, _LECUN = 2.0, 1.0
+
 
 @dataclasses.dataclass(frozen=True)
 class Parameters:
@@ -46,13 +48,21 @@ def predicted(ghn: LoadedGHN) -> Parameters:
 
 def he(seed: int = 0) -> Parameters:
     """He's random parameters (see `he_params`), a baseline; other ones for each network."""
+    return _drawn({"params": "random", "params_seed": seed}, seed, _HE)
 
+
+def lecun(seed: int = 0) -> Parameters:
+    """LeCun's random parameters, Flax's default: half the variance of He's."""
+    return _drawn({"params": "lecun", "params_seed": seed}, seed, _LECUN)
+
+
+def _drawn(identity: Mapping[str, Any], seed: int, gain: float) -> Parameters:
     def draw(prepared: Prepared) -> Any:
         net = prepared.net
         own = zlib.crc32(f"{seed}/{net.split}/{net.index}".encode())
-        return prepared.pack(initial_params(net, own))
+        return prepared.pack(initial_params(net, own, gain))
 
-    return Parameters(draw, {"params": "random", "params_seed": seed})
+    return Parameters(draw, identity)
 
 
 def given(params: Callable[[EvalNet], Mapping[str, Any]], name: str) -> Parameters:
@@ -65,22 +75,28 @@ def given(params: Callable[[EvalNet], Mapping[str, Any]], name: str) -> Paramete
     return Parameters(lambda prepared: prepared.pack(params(prepared.net)), {"params": name})
 
 
-def initial_params(net: EvalNet, seed: int) -> Mapping[str, Any]:
-    """Random parameters of a network: He's for a plan, else the module's own."""
+def initial_params(net: EvalNet, seed: int, gain: float = _HE) -> Mapping[str, Any]:
+    """Random parameters of a network: see `he_params` for a plan, else the module's own."""
     if net.plan is not None:
-        return he_params(net.plan, seed)
+        return he_params(net.plan, seed, gain)
     module = build_model(net.model or "", net.num_classes, net.image_size)
     images = jnp.zeros((1, net.image_size, net.image_size, 3))
     return jax.jit(module.init)(jax.random.key(seed), images)["params"]
 
 
-def he_params(plan: Plan, seed: int) -> dict[str, Any]:
-    """Random parameters: He's normal kernels, unit norms, zero biases; nested NumPy arrays."""
+def he_params(plan: Plan, seed: int, gain: float = _HE) -> dict[str, Any]:
+    """Random parameters: He's normal kernels, unit norms, zero biases; nested NumPy arrays.
+
+    Args:
+      plan: the network.
+      seed: of the generator.
+      gain: variance of a kernel times its fan-in.
+    """
     rng = np.random.default_rng(seed)
     tree: dict[str, Any] = {}
     for spec in plan.params:
         if spec.role == "kernel":
-            deviation = math.sqrt(2 / math.prod(spec.shape[:-1]))
+            deviation = math.sqrt(gain / math.prod(spec.shape[:-1]))
             leaf = deviation * rng.standard_normal(spec.shape, np.float32)
         elif spec.role == "pos_enc":
             leaf = rng.standard_normal(spec.shape, np.float32)

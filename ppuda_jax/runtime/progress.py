@@ -1,11 +1,13 @@
 """What a person sees of a long job: one bar with the time that is left, and lines above it."""
 
+import collections
 import sys
 import time
 
 import tqdm
 
-_FORMAT = "{desc} {percentage:3.0f}% |{bar}| {remaining} left{postfix}"
+_FORMAT = "{desc} {percentage:3.0f}% |{bar}| {unit}"
+_WINDOW = 30  # moves whose speed the time that is left is reckoned by
 
 
 class Progress:
@@ -22,12 +24,13 @@ class Progress:
           what: is being done.
           first: fraction of the job that is done already.
         """
-        self._first, self._started = first, time.monotonic()
+        self._moves = collections.deque([(time.monotonic(), first)], _WINDOW)
         self.shown = sys.stderr.isatty()
         self._bar = tqdm.tqdm(
             total=1.0,
             initial=first,
             desc=what,
+            unit="",
             bar_format=_FORMAT,
             dynamic_ncols=True,
             leave=False,
@@ -36,14 +39,19 @@ class Progress:
 
     def move(self, done: float, note: str = "") -> None:
         """Moves the bar to the fraction `done`, with a note behind it."""
+        self._moves.append((time.monotonic(), done))
         if self.shown:
-            self._bar.set_postfix_str(note, refresh=False)
+            self._bar.unit = f"{self.left} left, {note}" if note else f"{self.left} left"
             self._bar.update(done - self._bar.n)
 
-    def left(self, done: float) -> str:
-        """How long the rest takes at the average speed so far, as mm:ss or h:mm:ss."""
-        passed, moved = time.monotonic() - self._started, done - self._first
-        return tqdm.tqdm.format_interval(passed / moved * (1.0 - done)) if moved > 0 else "?"
+    @property
+    def left(self) -> str:
+        """How long the rest takes at the latest speed, as mm:ss or h:mm:ss."""
+        (start, first), (end, last) = self._moves[0], self._moves[-1]
+        if last <= first:
+            return "?"
+        seconds = (end - start) / (last - first) * (1.0 - last)
+        return tqdm.tqdm.format_interval(round(seconds))
 
     def close(self) -> None:
         """Takes the bar away."""

@@ -111,6 +111,11 @@ class TrainConfig:
     )
     steps_per_dispatch: int = described(1, "updates run in one call of the compiled program")
     compile_threads: int | None = described(None, "programs compiled at the same time")
+    compile_ahead: int = described(
+        1,
+        "dispatches whose networks are compiled for before the first step; with more of them it "
+        "comes later, and fewer steps wait after it",
+    )
     compilation_cache: str | None = described(
         "~/.cache/ppuda_jax/xla", "folder of compiled programs; `none` switches it off"
     )
@@ -146,6 +151,7 @@ class TrainConfig:
             "max_variants",
             "num_devices",
             "compile_threads",
+            "compile_ahead",
         ):
             value = getattr(self, name)
             _require(value is None or value > 0, name, "must be above zero", value)

@@ -135,7 +135,7 @@ class _Run:
             started, hits = time.monotonic(), self.compiles.cache_hits
             steps = range(self.step, self.step + self.settings.steps_per_dispatch)
             self.driver.prepare(self.stream, self._placed(steps, self._schedule(steps)), show)
-            self._look_ahead(1)
+            self._look_ahead(self.settings.compile_ahead)
             compiled = self.driver.finish(show)
         finally:
             bar.close()

@@ -96,7 +96,7 @@ class MetricsLog:
             return
         shown = [f"{name} {_short(values[name])}" for name in _SHOWN if values.get(name)]
         if self._bar is not None and "progress" in values:
-            shown.append(f"{self._bar.left(values['progress'])} left")
+            shown.append(f"{self._bar.left} left")
         say("  ".join([f"step {step}", *shown]))
 
     def close(self) -> None:

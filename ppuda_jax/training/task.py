@@ -29,6 +29,7 @@ _FREE_FIELDS = frozenset(
         "num_devices",
         "driver",
         "compile_threads",
+        "compile_ahead",
         "compilation_cache",
         "workdir",
         "checkpoint_every",

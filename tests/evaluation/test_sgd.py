@@ -92,9 +92,10 @@ def test_the_memory_that_training_is_expected_to_take_is_about_what_xla_takes(im
     assert 0.6 < executor_bytes(net.variant, 12, 10, training=True) / measured < 2.5
 
 
-def test_he_parameters_have_the_published_spread():
+@pytest.mark.parametrize("gain", [2.0, 1.0])
+def test_random_parameters_have_the_published_spread(gain):
     net = evaluation.choose_networks("test", 1)[0]
-    params = he_params(net.plan, 0)
+    params = he_params(net.plan, 0, gain)
     for spec in net.plan.params:
         leaf = params
         for key in spec.path:
@@ -102,4 +103,4 @@ def test_he_parameters_have_the_published_spread():
         assert leaf.shape == spec.shape and leaf.dtype == np.float32
         if spec.role == "kernel" and spec.size > 4000:
             fan_in = np.prod(spec.shape[:-1])
-            assert leaf.std() == pytest.approx(np.sqrt(2 / fan_in), rel=0.1)
+            assert leaf.std() == pytest.approx(np.sqrt(gain / fan_in), rel=0.1)
