@@ -22,6 +22,7 @@ FREE = {
     "num_devices",
     "driver",
     "compile_threads",
+    "compile_ahead",
     "compilation_cache",
     "workdir",
     "checkpoint_every",
