@@ -88,22 +88,26 @@ def fit(
     else:
         now = _copied(start, jnp.array)
     resident = jax.tree.map(jnp.asarray, images.resident)
-    step = _step(network, images, recipe)
+    load, update = _load(images, recipe), _update(recipe)
     stops = sorted({*range(every or steps, steps, every or steps), steps})
     for stop in stops:
         before = now.points[-1]
         if stop <= before.step:
             continue
         kept = jax.tree.map(jnp.array, (now.params, now.state))
+        params, state, opt_state = now.params, now.state, now.optimiser
         losses, seconds = [], before.seconds
-        values = (now.params, now.optimiser, now.state)
         for number in range(before.step, stop):
+            started = time.perf_counter()
             rate = jnp.float32(recipe.rate(number / steps))
             key = jax.random.fold_in(jax.random.key(seed), number)
-            args = (*values, network.constants, resident, images.batch(number), key, rate)
-            program = step.load(*args)  # outside the clock
-            started = time.perf_counter()
-            *values, loss = program(*args)
+            image_key, own_key = jax.random.split(key)
+            pixels, labels = load(resident, images.batch(number), image_key)
+            smoothing = jnp.float32(recipe.label_smoothing)
+            loss, gradient, state = network.gradient(
+                params, state, pixels, labels, own_key, smoothing
+            )
+            params, opt_state = update(params, opt_state, gradient, rate)
             losses.append(loss)
             seconds += time.perf_counter() - started
         started = time.perf_counter()
@@ -112,7 +116,7 @@ def fit(
         if not np.isfinite(numbers).all():
             at = before.step + int(np.flatnonzero(~np.isfinite(numbers))[0])
             return Curve(now.points, at, *kept)
-        now = Snapshot(*values, now.points)
+        now = Snapshot(params, opt_state, state, now.points)
         point = _point(network, now, held_out, stop, float(numbers.mean()), seconds)
         now = dataclasses.replace(now, points=(*now.points, point))
         if save is not None and stop < steps:
@@ -127,32 +131,31 @@ def _copied(snapshot: Snapshot, copy: Callable[[Any], Any]) -> Snapshot:
     return Snapshot(params, optimiser, state, snapshot.points)
 
 
-def _step(network: Trainable, images: TrainingImages, recipe: Recipe) -> CachedFunction:
-    """The compiled step, shared by the networks of a key, whatever their learning rate."""
+def _load(images: TrainingImages, recipe: Recipe) -> CachedFunction:
+    """What makes images of a batch, augmented, with holes."""
+
+    def load(resident, batch, key):
+        image_key, hole_key = jax.random.split(key)
+        pixels, labels = images.load(resident, batch, image_key)
+        return cut_out(pixels, hole_key, recipe.cutout), labels
+
+    return CachedFunction(load, (images.spec, type(images), recipe.cutout), "loads of images")
+
+
+def _update(recipe: Recipe) -> CachedFunction:
+    """An update by the optimiser, whatever the learning rate."""
     optimiser = recipe.make_optimiser()
-    load = images.load
 
-    def step(params, opt_state, state, constants, resident, batch, key, rate):
-        image_key, hole_key, head_key = jax.random.split(key, 3)
-        pixels, labels = load(resident, batch, image_key)
-        pixels = cut_out(pixels, hole_key, recipe.cutout)
-
-        def loss(params):
-            return network.loss(
-                params, state, constants, pixels, labels, head_key, recipe.label_smoothing
-            )
-
-        (value, (_, changed)), gradient = jax.value_and_grad(loss, has_aux=True)(params)
+    def update(params, opt_state, gradient, rate):
         rates = {**opt_state.hyperparams, "learning_rate": rate}
         opt_state = opt_state._replace(hyperparams=rates)
         with jax.numpy_dtype_promotion("standard"):  # Adam raises floats to an integer power
             updates, opt_state = optimiser.update(gradient, opt_state, params)
-        return optax.apply_updates(params, updates), opt_state, changed, value
+        return optax.apply_updates(params, updates), opt_state
 
-    shared = dataclasses.replace(recipe, learning_rate=1.0, schedule="constant")
-    key = (network.key, shared, images.spec, type(images))
-    jit = functools.partial(jax.jit, donate_argnums=(0, 1, 2))
-    return CachedFunction(step, key, "steps of networks", jit=jit)
+    key = dataclasses.replace(recipe, learning_rate=1.0, schedule="constant")
+    jit = functools.partial(jax.jit, donate_argnums=(0, 1))
+    return CachedFunction(update, key, "updates of networks", jit=jit)
 
 
 def _point(
@@ -163,9 +166,8 @@ def _point(
     train_loss: float | None,
     seconds: float,
 ) -> Point:
-    score = CachedFunction(network.score, network.key, "scores of networks")
     sums = [
-        score(now.params, now.state, network.constants, b.images, b.labels, b.weights)
+        network.score(now.params, now.state, b.images, b.labels, b.weights)
         for b in held_out.batches
     ]
     hits, _, loss = np.sum(np.asarray(jax.device_get(sums), np.float64), axis=0)

@@ -1,7 +1,7 @@
-"""What can be trained: a network as its objective, its score, and the arrays that tell it apart.
+"""What can be trained: a network as the gradient of its objective, and its score.
 
-Networks of DeepNets-1M are data of the executor, so that all of a variant share one compiled step;
-any other model is compiled by itself.
+Networks of DeepNets-1M are driven from the host, or data of the executor, so that nothing is
+compiled for one of them; any other model is compiled by itself.
 
 Legend: `B` images of a batch, `K` classes.
 """
@@ -25,21 +25,30 @@ from ppuda_jax.executor.tables import CapacityError, pack_params
 from ppuda_jax.ghn.loaded import LoadedGHN
 from ppuda_jax.graphs.arch_graph import ArchGraph
 from ppuda_jax.graphs.from_plan import graph_from_plan
+from ppuda_jax.hostloop.functions import Batch, StepFunctions
+from ppuda_jax.hostloop.gradient import leaf_gradient, request_gradient
+from ppuda_jax.hostloop.network import make_network
+from ppuda_jax.hostloop.pages import blocks_of, read_leaves
+from ppuda_jax.hostloop.predictor import predictor_of
+from ppuda_jax.hostloop.run import calls_of_leaves
+from ppuda_jax.hostloop.run import run as host_run
+from ppuda_jax.hostloop.steps import steps_of
 from ppuda_jax.nets.network import Network
 from ppuda_jax.prediction.block_classes import capacity_of
 from ppuda_jax.prediction.meta_batch import build_meta_batch
 from ppuda_jax.prediction.predict import predict_params
 from ppuda_jax.prediction.tables import predict_tables
 from ppuda_jax.programs import CachedFunction
+from ppuda_jax.runtime.processors import processors
 
 Params = Any
 """Parameters in the form in which a network is trained: a pytree of arrays."""
 
-Loss = Callable[..., tuple[jax.Array, tuple[jax.Array, Any]]]
-"""(params, state, constants, images, labels, key, smoothing) -> loss [], (accuracy [], state)."""
+Gradient = Callable[..., tuple[jax.Array, Params, Any]]
+"""(params, state, images, labels, key, smoothing) -> loss [], its gradient, new state."""
 
 Score = Callable[..., jax.Array]
-"""(params, state, constants, images, labels, weights) -> sums, see `runners.count_hits`."""
+"""(params, state, images, labels, weights) -> sums, see `runners.count_hits`."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -48,26 +57,22 @@ class Trainable:
 
     Attributes:
       name: of the network.
-      key: networks with equal keys share compiled steps.
-      loss: the objective; pure.
-      score: hits and loss on a batch; pure.
+      gradient: loss and gradient on a batch.
+      score: hits and loss on a batch.
       graph: its graph, for predictions; None if it has none.
       initial: random parameters by seed, as the network's own pytree.
       pack: the network's own pytree -> `Params`.
       predict: `Params` that a hypernetwork predicts.
-      constants: arrays that tell it from other networks of the key.
       state: what it keeps besides its parameters at the start.
     """
 
     name: str
-    key: Hashable
-    loss: Loss
+    gradient: Gradient
     score: Score
     graph: ArchGraph | None
     initial: Callable[[int], Any]
     pack: Callable[[Any], Params]
     predict: Callable[[LoadedGHN], Params]
-    constants: Any = ()
     state: Any = ()
 
 
@@ -92,13 +97,17 @@ def in_executor(net: EvalNet, batch_size: int, memory_limit_gib: float = 4.0) ->
         raise UnfitError(f"{net.name} has no room in the executor: {error}") from error
     program = make_program(plan, variant)
 
-    def loss(tables, state, programs, images, labels, key, smoothing):
-        value, scores = run.mean_loss(variant, tables, programs, images, labels, key, smoothing)
-        return value, (scores["accuracy"][0], state)
+    def loss(tables, programs, images, labels, key, smoothing):
+        return run.mean_loss(variant, tables, programs, images, labels, key, smoothing)[0]
 
-    def score(tables, state, programs, images, labels, weights):
-        del state
+    def score(tables, programs, images, labels, weights):
         return count_hits(run.logits(variant, tables, programs, images)[0], labels, weights)
+
+    value_and_grad = CachedFunction(jax.value_and_grad(loss), variant, "gradients of networks")
+    cached_score = CachedFunction(score, variant, "scores of networks")
+
+    def gradient(tables, state, *batch):
+        return *value_and_grad(tables, arrays.programs, *batch), state
 
     def pack(params):
         tables = pack_params([program], [params], capacity_of(variant, 1))
@@ -112,15 +121,76 @@ def in_executor(net: EvalNet, batch_size: int, memory_limit_gib: float = 4.0) ->
 
     return Trainable(
         net.name,
-        ("executor", variant),
-        loss,
+        gradient,
+        lambda tables, state, *batch: cached_score(tables, arrays.programs, *batch),
+        graph_from_plan(plan),
+        functools.partial(he_params, plan),
+        pack,
+        predict,
+    )
+
+
+def on_host(net: EvalNet, batch_size: int) -> Trainable:
+    """A network of DeepNets-1M that is driven from the host; for one CPU device.
+
+    Its parameters are a list in the order of `plan.params`.
+
+    Args:
+      net: the network.
+      batch_size: images of a step.
+
+    Raises:
+      UnfitError: a hand-made model.
+    """
+    if net.plan is None:
+        raise UnfitError(f"{net.name} is no network of DeepNets-1M")
+    plan, steps = net.plan, steps_of(net.plan)
+    functions = _host_functions(batch_size)
+    request_gradient(functions, "leaves", steps)
+
+    def gradient(leaves, state, images, labels, key, smoothing):
+        scores, gradient = leaf_gradient(functions, steps, leaves, images, labels, key, smoothing)
+        return scores.loss, gradient, state
+
+    def score(leaves, state, images, labels, weights):
+        del state
+        calls = calls_of_leaves(_host_functions(len(labels)), steps, leaves)
+        return _count_hits(host_run(calls, images), labels, weights)
+
+    def pack(params):
+        found = (
+            functools.reduce(lambda tree, name: tree[name], s.path, params) for s in plan.params
+        )
+        return [jnp.asarray(leaf) for leaf in found]
+
+    def predict(ghn: LoadedGHN):
+        network = make_network(plan, ghn.config)
+        pages = predictor_of(ghn.config).predict(ghn.theta, network)
+        leaves: dict[int, jax.Array] = {}
+        for step, place in zip(network.steps, network.places, strict=True):
+            rows = [pages[b][n] for b, n in zip(blocks_of(step.key), place.pages, strict=True)]
+            read = read_leaves(step.key, rows, jnp.asarray(place.starts))
+            leaves |= dict(zip(step.params, read, strict=True))
+        return [leaves[number] for number in range(len(plan.params))]
+
+    return Trainable(
+        net.name,
+        gradient,
         score,
         graph_from_plan(plan),
         functools.partial(he_params, plan),
         pack,
         predict,
-        arrays.programs,
     )
+
+
+@functools.lru_cache(maxsize=4)
+def _host_functions(batch_size: int) -> StepFunctions:
+    """The functions of all networks that see batches of one size."""
+    return StepFunctions(Batch(batch_size, dropout=True), processors())
+
+
+_count_hits = jax.jit(count_hits)
 
 
 def by_itself(net: EvalNet, drop_path: float = 0.0, auxiliary: float = 0.0) -> Trainable:
@@ -181,7 +251,7 @@ def of_apply(
       initial: random parameters by seed.
       graph: its graph, without which nothing can be predicted.
       name: of the network.
-      key: what decides the network; itself by default.
+      key: what decides the network; `apply_fn` by default.
       train: `(variables, images, key) -> (logits, new state)` as it is trained; `apply_fn`, which
         changes no state, by default. With `auxiliary`, logits are a pair.
       state: collections of its variables besides "params", such as running statistics.
@@ -191,8 +261,7 @@ def of_apply(
     def variables(params, state):
         return {"params": params, **dict(state)}
 
-    def loss(params, state, constants, images, labels, key, smoothing):
-        del constants
+    def loss(params, state, images, labels, key, smoothing):
         changed: Mapping[str, Any] = {}
         if train is None:
             logits = apply_fn(variables(params, state), images)
@@ -203,12 +272,19 @@ def of_apply(
         targets = optax.smooth_labels(targets, smoothing)
         losses = [jnp.mean(optax.softmax_cross_entropy(out, targets)) for out in outputs]
         value = losses[0] + auxiliary * losses[1] if auxiliary else losses[0]
-        hits = jnp.argmax(outputs[0], axis=-1) == labels
-        return value, (jnp.mean(hits.astype(jnp.float32)), {**dict(state), **changed})
+        return value, {**dict(state), **changed}
 
-    def score(params, state, constants, images, labels, weights):
-        del constants
+    def score(params, state, images, labels, weights):
         return count_hits(apply_fn(variables(params, state), images), labels, weights)
+
+    key = apply_fn if key is None else key
+    value_and_grad = CachedFunction(
+        jax.value_and_grad(loss, has_aux=True), key, "gradients of networks"
+    )
+
+    def gradient(params, *rest):
+        (value, state), gradient = value_and_grad(params, *rest)
+        return value, gradient, state
 
     def predict(ghn: LoadedGHN):
         if graph is None:
@@ -217,13 +293,11 @@ def of_apply(
 
     return Trainable(
         name,
-        ("apply", apply_fn if key is None else key),
-        loss,
-        score,
+        gradient,
+        CachedFunction(score, key, "scores of networks"),
         graph,
         initial,
         lambda params: jax.tree.map(jnp.asarray, params),
         predict,
-        (),
         dict(state or {}),
     )

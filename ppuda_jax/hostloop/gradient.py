@@ -200,6 +200,7 @@ def leaf_gradient(
     images: jax.Array,
     labels: jax.Array,
     key: jax.Array | None,
+    smoothing: jax.Array | float = 0.0,
 ) -> tuple[Scores, list[jax.Array]]:
     """Scores of a network, and the gradient of its loss in its parameters.
 
@@ -210,6 +211,7 @@ def leaf_gradient(
       images: [B, S, S, 3] normalised, in the dtype of the functions.
       labels: int32 [B].
       key: PRNG key of dropout in two-layer heads (consumed); None for none.
+      smoothing: label smoothing.
     """
     calls = calls_of_leaves(functions, steps, leaves)
     gradient: dict[int, jax.Array] = {}
@@ -221,7 +223,7 @@ def leaf_gradient(
         gradient.update(zip(call.step.params, g_leaves, strict=True))
         return g_maps
 
-    scores = walk(calls, images, labels, key, 0.0, 1.0, pull)
+    scores = walk(calls, images, labels, key, smoothing, 1.0, pull)
     return scores, [gradient[number] for number in range(len(leaves))]
 
 

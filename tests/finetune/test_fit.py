@@ -60,7 +60,7 @@ def test_continuing_equals_never_having_stopped(network, train_images, held_out,
         assert np.array_equal(a, b)
 
 
-def test_networks_of_one_key_share_a_step_and_rates_do_not_count(network, train_images, held_out):
+def test_networks_of_one_key_share_programs_and_rates_do_not_count(network, train_images, held_out):
     from ppuda_jax.programs import PROGRAMS
 
     _fit(network, train_images, held_out)

@@ -1,0 +1,82 @@
+"""The ways to train a network of DeepNets-1M are one training."""
+
+import jax
+import numpy as np
+import pytest
+
+from ppuda_jax.evaluation.networks import EvalNet
+from ppuda_jax.evaluation.runners import UnfitError
+from ppuda_jax.finetune.fit import fit
+from ppuda_jax.finetune.inits import he, orthogonal, postprocessed, predicted
+from ppuda_jax.finetune.network import by_itself, in_executor, on_host
+from ppuda_jax.finetune.recipe import Recipe
+from ppuda_jax.ghn.config import GHNConfig
+from ppuda_jax.ghn.loaded import LoadedGHN
+from ppuda_jax.ghn.model import init_theta
+from tests.close import assert_close
+from tests.networks import plan_of
+
+CELLS = "conv_1x1:0 max_pool_3x3:1"
+RECIPE = Recipe(batch_size=8, learning_rate=0.05, label_smoothing=0.1)
+
+
+@pytest.fixture(scope="module")
+def net():
+    plan = plan_of(CELLS, CELLS, n_cells=3)
+    net = EvalNet("test", 0, plan.config, num_classes=10)
+    assert net.plan == plan
+    return net
+
+
+@pytest.fixture(scope="module")
+def ghn():
+    config = GHNConfig(weight_norm=True, virtual_edges=50, layernorm=True, hid=8)
+    return LoadedGHN(config, init_theta(config, jax.random.key(0)), "tiny")
+
+
+def test_every_way_is_one_training(net, train_images, held_out):
+    curves = []
+    for network in (by_itself(net), on_host(net, 8), in_executor(net, 8)):
+        start = he()(network, 0)
+        curves.append(fit(network, start, train_images, held_out, RECIPE, steps=4, every=2))
+    for curve in curves[1:]:
+        for point, want in zip(curve.points, curves[0].points, strict=True):
+            assert_close(point.loss, want.loss, 1e-4)
+            assert point.accuracy == want.accuracy
+    by_name, in_order = curves[0].params, curves[1].params
+    for spec, leaf in zip(net.plan.params, in_order, strict=True):
+        want = by_name
+        for name in spec.path:
+            want = want[name]
+        assert_close(leaf, want, 1e-3, "/".join(spec.path))
+
+
+def test_every_way_starts_from_one_prediction(net, ghn, train_images, held_out):
+    points = []
+    for network in (by_itself(net), on_host(net, 8), in_executor(net, 8)):
+        params = predicted(ghn)(network, 0)
+        b = held_out.batches[0]
+        points.append(network.score(params, network.state, b.images, b.labels, b.weights))
+    for point in points[1:]:
+        assert_close(point, points[0], 1e-4)
+
+
+def test_orthogonal_starts(net, ghn):
+    network = by_itself(net)
+    for init in (orthogonal(), postprocessed(ghn, beta=0.0)):
+        kernel = np.asarray(init(network, 0)["stem"]["conv"]["kernel"])
+        matrix = kernel.reshape(-1, kernel.shape[-1])
+        gram = matrix.T @ matrix if matrix.shape[0] >= matrix.shape[1] else matrix @ matrix.T
+        assert_close(gram, np.eye(len(gram)), 1e-4)
+
+
+def test_what_does_not_fit_is_named(net):
+    model = EvalNet("predefined", 0, None, "resnet50")
+    with pytest.raises(UnfitError, match="resnet50 cannot be trained in the executor: a hand-made"):
+        in_executor(model, 8)
+    with pytest.raises(UnfitError, match="resnet50 is no network of DeepNets-1M"):
+        by_itself(model)
+    with pytest.raises(UnfitError, match="resnet50 is no network of DeepNets-1M"):
+        on_host(model, 8)
+    with pytest.raises(UnfitError, match=r"needs .* GiB in the executor to be trained"):
+        in_executor(net, 8, memory_limit_gib=0.001)
