@@ -14,6 +14,13 @@ import pytest
 from ppuda_jax.programs import PROGRAMS, CachedFunction, NoRoomError, ProgramCache
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _little_to_collect():
+    """The cache collects garbage to see what has gone: not among all that other tests have made."""
+    gc.collect()
+    gc.freeze()
+
+
 class Program:
     """Takes mappings of a process while it lives, as a program of XLA:CPU does."""
 

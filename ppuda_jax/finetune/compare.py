@@ -108,7 +108,7 @@ def compare(
     steps: int,
     every: int,
     seeds: int = 1,
-    learning_rates: Sequence[float] = (),
+    rate_factors: Sequence[float] = (),
     tuning: EvalImages | None = None,
     tuning_networks: int = 2,
     results_path: str | os.PathLike[str] | None = None,
@@ -126,7 +126,8 @@ def compare(
       steps: updates of each training.
       every: steps between evaluations.
       seeds: trainings of each kind, from seed 0.
-      learning_rates: to choose from for each initialisation and optimiser; the recipe's if none.
+      rate_factors: of the recipe's learning rate, to choose from for each initialisation and
+        optimiser; none leaves it as it is.
       tuning: images that the choice is made on, which must not be `held_out`.
       tuning_networks: the first ones, on which rates are tried at the whole budget.
       results_path: JSONL file of trainings; those that it has already are not done again.
@@ -145,12 +146,11 @@ def compare(
             f"nothing to compare: {len(networks)} networks, {len(inits)} initialisations, "
             f"{len(recipes)} optimisers, {seeds} seeds"
         )
-    if learning_rates and tuning is None:
-        raise ValueError("learning_rates are chosen on images of their own: give tuning=")
-    rates = tuple(learning_rates)
-    tuned = list(networks[:tuning_networks]) if rates else []
+    if rate_factors and tuning is None:
+        raise ValueError("learning rates are chosen on images of their own: give tuning=")
+    tuned = list(networks[:tuning_networks]) if rate_factors else []
     kinds = [(o, i) for o in recipes for i in inits]
-    total = len(kinds) * (len(networks) * seeds + len(tuned) * len(rates))
+    total = len(kinds) * (len(networks) * seeds + len(tuned) * len(rate_factors))
     told = {**(identity or {}), "steps": steps, "every": every}
     told |= {"recipes": {name: dataclasses.asdict(r) for name, r in recipes.items()}}
     kept = None
@@ -181,7 +181,8 @@ def compare(
     rows = []
     for optimizer, init in kinds:
         rate = recipes[optimizer].learning_rate
-        if rates:
+        if rate_factors:
+            rates = [factor * rate for factor in rate_factors]
             scores = [
                 np.mean(
                     [

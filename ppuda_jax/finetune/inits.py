@@ -9,7 +9,7 @@ from ppuda_jax.data.batches import TrainingImages
 from ppuda_jax.evaluation.images import EvalImages
 from ppuda_jax.finetune import postprocess as rule
 from ppuda_jax.finetune.fit import fit
-from ppuda_jax.finetune.network import Params, Trainable
+from ppuda_jax.finetune.network import Params, Trainable, with_classifier
 from ppuda_jax.finetune.recipe import Recipe
 from ppuda_jax.ghn.loaded import LoadedGHN
 from ppuda_jax.prediction.predict import predict_params
@@ -33,23 +33,34 @@ def orthogonal() -> Init:
     return draw
 
 
-def predicted(ghn: LoadedGHN) -> Init:
-    """What a hypernetwork predicts; the same for every seed."""
-    return lambda network, seed: network.predict(ghn)
+def predicted(ghn: LoadedGHN, classifier: bool = True) -> Init:
+    """What a hypernetwork predicts.
+
+    Args:
+      ghn: the hypernetwork.
+      classifier: predict the last layer too; otherwise it is random, as published for images that
+        the hypernetwork was not trained on (paper, section 5.3).
+    """
+    if classifier:
+        return lambda network, seed: network.predict(ghn)
+    return lambda network, seed: network.predict(ghn, network.initial(seed))
 
 
-def postprocessed(ghn: LoadedGHN, **options: Any) -> Init:
+def postprocessed(ghn: LoadedGHN, classifier: bool = True, **options: Any) -> Init:
     """What a hypernetwork predicts, with noise and orthogonal layers.
 
     Args:
       ghn: the hypernetwork.
+      classifier: see `predicted`.
       **options: of `postprocess.postprocess`.
     """
 
     def predict(network: Trainable, seed: int) -> Params:
         if network.graph is None:
             raise ValueError(f"{network.name} was given without a graph: nothing can be predicted")
-        params = predict_params(None, network.graph, ghn, "init", initial=network.initial(seed))
+        own = network.initial(seed)
+        params = predict_params(None, network.graph, ghn, "init", initial=own)
+        params = params if classifier else with_classifier(params, own, network.graph)
         return network.pack(_transformed(network, params, seed, **options))
 
     return predict

@@ -40,6 +40,7 @@ from ppuda_jax.prediction.predict import predict_params
 from ppuda_jax.prediction.tables import predict_tables
 from ppuda_jax.programs import CachedFunction
 from ppuda_jax.runtime.processors import processors
+from ppuda_jax.tracing.params import param_tree
 
 Params = Any
 """Parameters in the form in which a network is trained: a pytree of arrays."""
@@ -62,7 +63,8 @@ class Trainable:
       graph: its graph, for predictions; None if it has none.
       initial: random parameters by seed, as the network's own pytree.
       pack: the network's own pytree -> `Params`.
-      predict: `Params` that a hypernetwork predicts.
+      predict: `Params` that a hypernetwork predicts; with the network's own pytree as a second
+        argument, the classifier is taken from there (paper, section 5.3).
       state: what it keeps besides its parameters at the start.
     """
 
@@ -72,7 +74,7 @@ class Trainable:
     graph: ArchGraph | None
     initial: Callable[[int], Any]
     pack: Callable[[Any], Params]
-    predict: Callable[[LoadedGHN], Params]
+    predict: Callable[..., Params]
     state: Any = ()
 
 
@@ -113,11 +115,17 @@ def in_executor(net: EvalNet, batch_size: int, memory_limit_gib: float = 4.0) ->
         tables = pack_params([program], [params], capacity_of(variant, 1))
         return jax.tree.map(jnp.asarray, tables)
 
-    def predict(ghn: LoadedGHN):
+    def predict(ghn: LoadedGHN, own: Any = None):
         function = functools.partial(predict_tables, ghn.config, variant)
         tables = CachedFunction(function, (ghn.config, variant), "predictors of tables")
         norm = ghn.config.weight_norm
-        return tables(ghn.theta, arrays if norm else build_meta_batch([plan], variant, norm))
+        found = tables(ghn.theta, arrays if norm else build_meta_batch([plan], variant, norm))
+        if own is None:
+            return found
+        packed = pack(own)
+        return dataclasses.replace(
+            found, classifier=packed.classifier, classifier_bias=packed.classifier_bias
+        )
 
     return Trainable(
         net.name,
@@ -144,8 +152,8 @@ def on_host(net: EvalNet, batch_size: int) -> Trainable:
     """
     if net.plan is None:
         raise UnfitError(f"{net.name} is no network of DeepNets-1M")
-    plan, steps = net.plan, steps_of(net.plan)
-    functions = _host_functions(batch_size)
+    plan, steps, graph = net.plan, steps_of(net.plan), graph_from_plan(net.plan)
+    functions = _host_functions(batch_size, dropout=True)
     request_gradient(functions, "leaves", steps)
 
     def gradient(leaves, state, images, labels, key, smoothing):
@@ -154,7 +162,7 @@ def on_host(net: EvalNet, batch_size: int) -> Trainable:
 
     def score(leaves, state, images, labels, weights):
         del state
-        calls = calls_of_leaves(_host_functions(len(labels)), steps, leaves)
+        calls = calls_of_leaves(_host_functions(len(labels), dropout=False), steps, leaves)
         return _count_hits(host_run(calls, images), labels, weights)
 
     def pack(params):
@@ -163,7 +171,7 @@ def on_host(net: EvalNet, batch_size: int) -> Trainable:
         )
         return [jnp.asarray(leaf) for leaf in found]
 
-    def predict(ghn: LoadedGHN):
+    def predict(ghn: LoadedGHN, own: Any = None):
         network = make_network(plan, ghn.config)
         pages = predictor_of(ghn.config).predict(ghn.theta, network)
         leaves: dict[int, jax.Array] = {}
@@ -171,13 +179,17 @@ def on_host(net: EvalNet, batch_size: int) -> Trainable:
             rows = [pages[b][n] for b, n in zip(blocks_of(step.key), place.pages, strict=True)]
             read = read_leaves(step.key, rows, jnp.asarray(place.starts))
             leaves |= dict(zip(step.params, read, strict=True))
+        if own is not None:
+            classifier = set(classifier_paths(graph))
+            given = enumerate(zip(plan.params, pack(own), strict=True))
+            leaves |= {number: leaf for number, (spec, leaf) in given if spec.path in classifier}
         return [leaves[number] for number in range(len(plan.params))]
 
     return Trainable(
         net.name,
         gradient,
         score,
-        graph_from_plan(plan),
+        graph,
         functools.partial(he_params, plan),
         pack,
         predict,
@@ -185,9 +197,9 @@ def on_host(net: EvalNet, batch_size: int) -> Trainable:
 
 
 @functools.lru_cache(maxsize=4)
-def _host_functions(batch_size: int) -> StepFunctions:
+def _host_functions(batch_size: int, dropout: bool) -> StepFunctions:
     """The functions of all networks that see batches of one size."""
-    return StepFunctions(Batch(batch_size, dropout=True), processors())
+    return StepFunctions(Batch(batch_size, dropout=dropout), processors())
 
 
 _count_hits = jax.jit(count_hits)
@@ -286,10 +298,11 @@ def of_apply(
         (value, state), gradient = value_and_grad(params, *rest)
         return value, gradient, state
 
-    def predict(ghn: LoadedGHN):
+    def predict(ghn: LoadedGHN, own: Any = None):
         if graph is None:
             raise ValueError(f"{name} was given without a graph, so nothing can be predicted")
-        return predict_params(None, graph, ghn, "init", initial=initial(0))
+        params = predict_params(None, graph, ghn, "init", initial=initial(0))
+        return params if own is None else with_classifier(params, own, graph)
 
     return Trainable(
         name,
@@ -300,4 +313,37 @@ def of_apply(
         lambda params: jax.tree.map(jnp.asarray, params),
         predict,
         dict(state or {}),
+    )
+
+
+def best_way(net: EvalNet, batch_size: int) -> Trainable:
+    """A network of DeepNets-1M on the devices that there are.
+
+    Driven from the host on one CPU device, where compiling executors takes longest; in the executor
+    elsewhere, and by itself what that has no room for.
+    """
+    devices = jax.devices()
+    if len(devices) == 1 and devices[0].platform == "cpu":
+        return on_host(net, batch_size)
+    try:
+        return in_executor(net, batch_size)
+    except UnfitError:
+        return by_itself(net)
+
+
+def classifier_paths(graph: ArchGraph) -> tuple[tuple[str, ...], ...]:
+    """Paths of the leaves that the classifier is made of."""
+    return tuple(binding.path for binding in graph.bindings if binding.is_classifier)
+
+
+def with_classifier(params: Any, own: Any, graph: ArchGraph) -> Any:
+    """Parameters with the classifier of others of the same network."""
+    tree, leaves = param_tree(params)
+    _, others = param_tree(own)
+    classifier = set(classifier_paths(graph))
+    return tree.unflatten(
+        {
+            path: other if path in classifier else leaf
+            for path, leaf, other in zip(tree.paths, leaves, others, strict=True)
+        }
     )

@@ -71,6 +71,7 @@ SCRIPTS = (
     "check_resume",
     "convert_checkpoint",
     "evaluate",
+    "finetune",
     "generate",
     "predict",
     "train",

@@ -93,7 +93,7 @@ def test_each_gets_the_rate_that_is_best_for_it_on_images_of_their_own(run):
     trained = []
     row, hopeless = run(
         {"he": he(), "huge": lambda network, seed: {"kernel": jnp.eye(3), "bias": jnp.zeros(3)}},
-        learning_rates=(0.0, 0.3),
+        rate_factors=(0.0, 75.0),
         tuning=tuning,
         progress=lambda done, total, newest: trained.append((done, total, newest)),
     )
@@ -147,7 +147,7 @@ def test_trainings_that_diverge_are_counted_and_others_go_on(run):
         ({"inits": {}}, "0 initialisations"),
         ({"recipes": {}}, "0 optimisers"),
         ({"seeds": 0}, "0 seeds"),
-        ({"learning_rates": (0.1,)}, "images of their own: give tuning="),
+        ({"rate_factors": (0.1,)}, "images of their own: give tuning="),
     ],
 )
 def test_bad_arguments(run, options, message):

@@ -51,8 +51,9 @@ def test_every_way_is_one_training(net, train_images, held_out):
         assert_close(leaf, want, 1e-3, "/".join(spec.path))
 
 
-def test_every_way_starts_from_one_prediction(net, ghn, train_images, held_out):
-    points = []
+def test_every_way_starts_from_one_prediction(ghn, held_out):
+    plan, points = plan_of(CELLS, CELLS, n_cells=3, fc_layers=2), []
+    net = EvalNet("test", 1, plan.config, num_classes=10)
     for network in (by_itself(net), on_host(net, 8), in_executor(net, 8)):
         params = predicted(ghn)(network, 0)
         b = held_out.batches[0]

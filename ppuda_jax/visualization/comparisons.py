@@ -1,0 +1,59 @@
+"""Pictures of networks that are trained from different initialisations.
+
+Legend: `E` evaluations.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+_COLOURS = ("#8a8a8a", "#1f6fb4", "#d9541a", "#3a923a", "#8f5bb5", "#b58900", "#00a0a0")
+
+
+def draw_comparison(
+    curves: Mapping[str, Mapping[str, tuple[ArrayLike, ArrayLike, ArrayLike]]],
+    chance: float,
+    paths: Sequence[str | os.PathLike[str]] = (),
+) -> Any:
+    """Draws accuracy against steps with bands of one standard error, a panel for each optimiser.
+
+    Args:
+      curves: optimiser -> initialisation -> (steps [E], mean accuracy [E], its error [E]), in
+        [0, 1].
+      chance: accuracy of guessing.
+      paths: files to write; their endings decide the format.
+
+    Returns:
+      The matplotlib figure.
+
+    Raises:
+      ValueError: no curves.
+    """
+    from matplotlib.figure import Figure
+
+    if not curves or not all(curves.values()):
+        raise ValueError("curves must hold an initialisation for each optimiser, received none")
+    figure = Figure(figsize=(1.2 + 4.2 * len(curves), 3.6), layout="constrained")
+    panels = figure.subplots(1, len(curves), sharey=True, squeeze=False)[0]
+    for axes, (optimizer, lines) in zip(panels, curves.items(), strict=True):
+        for number, (init, (steps, mean, error)) in enumerate(lines.items()):
+            colour = _COLOURS[number % len(_COLOURS)]
+            x, y, e = np.asarray(steps), 100 * np.asarray(mean), 100 * np.asarray(error)
+            axes.fill_between(x, y - e, y + e, color=colour, alpha=0.2, linewidth=0)
+            axes.plot(x, y, color=colour, marker="o", markersize=3, linewidth=1.5, label=init)
+        axes.axhline(100 * chance, color="#555555", linewidth=0.8, linestyle=":")
+        axes.set_title(optimizer, fontsize=10)
+        axes.set_xlabel("steps of training")
+        axes.grid(color="#dddddd", linewidth=0.6)
+        axes.set_axisbelow(True)
+        axes.margins(x=0.02)
+        for side in ("top", "right"):
+            axes.spines[side].set_visible(False)
+    panels[0].set_ylabel("accuracy, %")
+    panels[0].legend(frameon=False, fontsize=9)
+    for path in paths:
+        figure.savefig(os.fspath(path), dpi=150)
+    return figure
