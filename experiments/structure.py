@@ -4,12 +4,18 @@
     python -m experiments.structure --family=mlp --dataset=digits --method=darts,gdas --output=DIR
     python -m experiments.structure --family=nasbench201 --weights=predicted --table=CSV
 
-`synthetic` is the published selection among three models: which one each setting of the two-level
-objective chooses. `mlp` searches the widths of a perceptron with every method that is named, trains
-what was chosen from the start, and prints both. `nasbench201` searches cells whose worth comes from
-the benchmark's table, from parameters that a hypernetwork predicts, or from shared weights, and
-looks the picks up in the table. With `--output`, the table is kept there as
-`table.json` and a picture beside it, and an interrupted search continues.
+The families:
+
+- `synthetic`, the published selection among three models: which one each setting of the two-level
+  objective chooses.
+- `hyperparameters`, one precision per weight of a regression: random search, greedy steps, DrMAD
+  and HOAG.
+- `mlp`, the widths of a perceptron: every method searches, what it chose is trained from the start.
+- `nasbench201`, cells whose worth comes from the benchmark's table, from parameters that a
+  hypernetwork predicts, or from shared weights; the picks are looked up in the table.
+
+With `--output`, the table is kept there as `table.json` and a picture beside it, and an interrupted
+search of the family mlp continues.
 """
 
 import dataclasses
@@ -26,9 +32,13 @@ from ppuda_jax.config import check_types, described, write_atomic
 class StructureConfig:
     """What is searched; every field is a flag."""
 
-    family: Literal["synthetic", "mlp", "nasbench201"] = described("synthetic", "of models")
+    family: Literal["synthetic", "hyperparameters", "mlp", "nasbench201"] = described(
+        "synthetic", "of models"
+    )
     method: tuple[str, ...] | None = described(
-        None, "searches, compared at one budget; by default variational, or random,evolution"
+        None,
+        "searches, compared at one budget; by default all of hyperparameters, random,evolution of "
+        "nasbench201, else variational",
     )
     dataset: str = described("digits", "images")
     data_dir: str | None = described(None, "TFDS folder with the prepared dataset")
@@ -65,7 +75,12 @@ def run(options: StructureConfig) -> str:
     folder = None if options.output is None else pathlib.Path(options.output).expanduser()
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
-    families = {"synthetic": _synthetic, "mlp": _mlp, "nasbench201": _nasbench201}
+    families = {
+        "synthetic": _synthetic,
+        "hyperparameters": _hyperparameters,
+        "mlp": _mlp,
+        "nasbench201": _nasbench201,
+    }
     return families[options.family](options, folder)
 
 
@@ -110,6 +125,24 @@ def _synthetic(options: StructureConfig, folder: pathlib.Path | None) -> str:
     ]
     header = ("setting", "model of each seed", "at the centre", "mean weights", "error")
     return flags.table(header, rows)
+
+
+def _hyperparameters(options: StructureConfig, folder: pathlib.Path | None) -> str:
+    from ppuda_jax.structure import hyperparameters
+
+    methods = options.method or ("random", *hyperparameters.METHODS)
+    budget = hyperparameters.Budget()
+    outcomes = {name: hyperparameters.run(name, range(options.seeds), budget) for name in methods}
+    if folder is not None:
+        table = [
+            {"method": name, "seed": seed, "bound": float(bound), "error": float(error)}
+            for name, o in outcomes.items()
+            for seed, (bound, error) in enumerate(zip(o.bounds[:, -1], o.errors, strict=True))
+        ]
+        _write(folder, table)
+    random = outcomes.get("random")
+    rows = [o.row(None if name == "random" else random) for name, o in outcomes.items()]
+    return flags.table(hyperparameters.HEADER, rows)
 
 
 def _mlp(options: StructureConfig, folder: pathlib.Path | None) -> str:
