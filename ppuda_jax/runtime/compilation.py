@@ -104,7 +104,8 @@ def compilation_cache(folder: str | os.PathLike[str] | None) -> Iterator[None]:
 
     Programs lie in a subfolder for this number of processors. XLA:CPU divides loops among those
     that it sees while it compiles, and JAX would hand a program that was compiled for one
-    processor to a process that has many.
+    processor to a process that has many. Small ones are kept too: to read the functions of steps
+    of `hostloop` took 2.0 CPU-seconds for 80 where compiling them took 7.0.
 
     Raises:
         OSError: the folder cannot be made.
@@ -115,7 +116,7 @@ def compilation_cache(folder: str | os.PathLike[str] | None) -> Iterator[None]:
     else:
         path = pathlib.Path(folder).expanduser() / f"processors-{processors()}"
         path.mkdir(parents=True, exist_ok=True)
-        new = dict(zip(_CACHE_SETTINGS, [True, str(path), 0.1], strict=True))
+        new = dict(zip(_CACHE_SETTINGS, [True, str(path), 0.0], strict=True))
     _configure_cache(new)
     try:
         yield

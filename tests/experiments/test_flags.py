@@ -66,6 +66,7 @@ SCRIPTS = (
     "bench_evaluate",
     "bench_ops",
     "bench_predict",
+    "bench_start",
     "bench_train",
     "check_executor",
     "check_resume",

@@ -77,7 +77,7 @@ def test_the_cache_answers_the_second_compilation_and_is_left_as_it_was(tmp_path
     before = settings()
     with compilation_cache(tmp_path / "deep" / "cache"), CompileCounter() as counter:
         (folder,) = (tmp_path / "deep" / "cache").iterdir()
-        assert settings() == [True, str(folder), 0.1]
+        assert settings() == [True, str(folder), 0.0]
         jax.config.update(SETTINGS[2], 0.0)
         compile_sum(7)
         assert counter.cache_hits == 0
