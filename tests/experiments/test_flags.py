@@ -75,6 +75,7 @@ SCRIPTS = (
     "finetune",
     "generate",
     "predict",
+    "structure",
     "train",
 )
 
