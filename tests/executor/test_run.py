@@ -10,7 +10,7 @@ from ppuda_jax.executor import run
 from ppuda_jax.executor.program import make_program
 from ppuda_jax.executor.tables import Capacity, pack_params, rows_needed, stack_programs
 from ppuda_jax.executor.variants import variant_of
-from ppuda_jax.nets.context import DEFAULT, OpContext
+from ppuda_jax.nets.context import OpContext
 from ppuda_jax.nets.network import Network
 from tests.networks import plan_of, random_params
 
@@ -169,13 +169,13 @@ def test_norms_look_at_the_first_images_as_the_flax_network_does():
     program, params = make_program(plan), random_params(plan, seed=2)
     arrays = pack_params([program], [params]), stack_programs([program]), IMAGES
     logits = jax.jit(run.logits, static_argnums=(0, 4))
-    for context in (DEFAULT, OpContext(norm_images=2)):
-        got = logits(program.variant, *arrays, context)[0]
-        want = Network(plan, context=context).apply({"params": params}, IMAGES)
-        np.testing.assert_allclose(got, want, atol=1e-5 * float(jnp.abs(want).max()))
-        if context.norm_images:  # the first images neither see nor need the others
-            alone = Network(plan).apply({"params": params}, IMAGES[:2])
-            np.testing.assert_allclose(got[:2], alone, atol=1e-5 * float(jnp.abs(alone).max()))
+    context = OpContext(norm_images=2)
+    got = logits(program.variant, *arrays, context)[0]
+    want = Network(plan, context=context).apply({"params": params}, IMAGES)
+    np.testing.assert_allclose(got, want, atol=1e-5 * float(jnp.abs(want).max()))
+    # The first images neither see nor need the others.
+    alone = Network(plan).apply({"params": params}, IMAGES[:2])
+    np.testing.assert_allclose(got[:2], alone, atol=1e-5 * float(jnp.abs(alone).max()))
     tables, programs, images = arrays
     with pytest.raises(ValueError, match="no gradient, received norm_images=2"):
         jax.grad(

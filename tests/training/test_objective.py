@@ -44,8 +44,9 @@ PLANS = {
 }
 
 
-@pytest.mark.parametrize("weight_norm", [True, False])
-@pytest.mark.parametrize("name", PLANS)
+@pytest.mark.parametrize(
+    "name,weight_norm", [*((name, True) for name in PLANS), ("flat head", False)]
+)
 def test_tables_hold_the_predicted_parameters(name, weight_norm):
     plan = PLANS[name]
     variant = variant_of(plan)
