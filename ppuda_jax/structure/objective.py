@@ -95,7 +95,7 @@ class TwoLevel:
       num_samples: Monte Carlo samples of weights and structures.
       form: of the weights' prior, see `posterior`.
       floor: of the centred form.
-      scale: makes weights of the non-centred form from u and a structure.
+      scale: multiplies every weight by its gamma, given a structure.
       tied_temperatures: the posterior's temperature is the prior's, and the divergence of the
         structures exact; else it is estimated from the samples.
 
@@ -168,13 +168,15 @@ class TwoLevel:
             weight_key, structure_key = jax.random.split(seed)
             raw = self._sample_raw(posterior, structure_key)
             structure = {edge: jnp.exp(value) for edge, value in raw.items()}
-            weights = posterior.sample_weights(weight_key)
+            weights, gammas = posterior.sample_weights(weight_key), None
             if self.form == "non_centred":
                 weights = self.scale(weights, structure)
+            elif self.form == "centred":
+                gammas = self.scale(jax.tree.map(jnp.ones_like, weights), structure)
             return Terms(
                 evaluate(weights, structure),
                 self._structure_divergence(posterior, prior, raw),
-                weight_divergence(posterior, prior, structure, self.form, self.floor),
+                weight_divergence(posterior, prior, gammas, self.floor),
             )
 
         terms = jax.vmap(sample)(jax.random.split(key, self.num_samples))

@@ -43,11 +43,11 @@ def draw_temperatures(path: str | os.PathLike[str], seed: int = 0) -> Any:
     for column, tau in enumerate(_TEMPERATURES):
         top, middle = (figure.add_subplot(3, 5, 5 * row + column + 1) for row in (0, 1))
         _scatter(top, GumbelSoftmax(logits, tau).sample(key, (_SAMPLES,)))
-        top.set_title(f"temperature {tau:g}", fontsize=9)
+        top.set_title(f"temperature {tau:g}", fontsize=9, pad=12)
         scale = 1.5 / tau
         normal = LogitNormal((logits[:2] - logits[2]) / tau, jnp.full(2, scale))
         _scatter(middle, normal.sample(key, (_SAMPLES,)))
-        middle.set_title(f"deviation {scale:.2g}", fontsize=9)
+        middle.set_title(f"deviation {scale:.2g}", fontsize=9, pad=12)
         cube = figure.add_subplot(3, 5, 10 + column + 1, projection="3d")
         points = np.asarray(BinConcrete(logits, tau).sample(key, (_SAMPLES,)))
         cube.scatter(*points.T, s=2, alpha=0.4)

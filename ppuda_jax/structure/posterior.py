@@ -124,37 +124,23 @@ def scaled(weights: Weights, structure: Structure) -> Weights:
 
 
 def weight_divergence(
-    posterior: Posterior, prior: Prior, structure: dict[Edge, jax.Array], form: Form, floor: float
+    posterior: Posterior, prior: Prior, gammas: Weights | None = None, floor: float = 0.0
 ) -> jax.Array:
     """KL(q(w) || p(w | structure, h)) of all weights, [].
 
     Args:
       posterior: theta.
       prior: h.
-      structure: one structure; only the centred form depends on it.
-      form: see the module.
-      floor: added to gamma in quadrature in the centred form.
+      gammas: the structure's weight for every weight of the model, of shapes that broadcast to the
+        weights': the centred form, prior variance `(gamma^2 + floor^2) / A`. None is `1 / A`.
+      floor: see there.
     """
-    if form != "centred":  # the weights need not be those of edges
-        parts = jax.tree.map(
-            lambda m, s, a: _normal_divergence(m, s, -a),
-            posterior.mean,
-            posterior.log_std,
-            prior.log_precision,
-        )
-        return sum(jax.tree.leaves(parts), start=jnp.zeros(()))
-    total = jnp.zeros(())
-    for edge, functions in posterior.mean.items():
-        for i, mean in enumerate(functions):
-            spread = jnp.log(jnp.square(structure[edge][i]) + floor**2)
-            parts = jax.tree.map(
-                lambda m, s, a, spread=spread: _normal_divergence(m, s, spread - a),
-                mean,
-                posterior.log_std[edge][i],
-                prior.log_precision[edge][i],
-            )
-            total = total + sum(jax.tree.leaves(parts), start=jnp.zeros(()))
-    return total
+    spread = jax.tree.map(lambda a: -a, prior.log_precision)
+    if gammas is not None:
+        logs = jax.tree.map(lambda gamma: jnp.log(jnp.square(gamma) + floor**2), gammas)
+        spread = jax.tree.map(jnp.add, spread, logs)
+    parts = jax.tree.map(_normal_divergence, posterior.mean, posterior.log_std, spread)
+    return sum(jax.tree.leaves(parts), start=jnp.zeros(()))
 
 
 def _normal_divergence(mean: jax.Array, log_std: jax.Array, log_variance: jax.Array) -> jax.Array:

@@ -29,7 +29,7 @@ class Supernet:
       apply: `(weights, structure, x) -> outputs`, [n, ...] -> [n, ...].
       size: parameters of the network that a structure selects.
       flops: floating-point operations of it for one object.
-      scale: `(weights, structure) -> weights` of the non-centred form, see `posterior`.
+      scale: `(weights, structure) -> weights`, every weight times its gamma, see `posterior`.
       skips: functions that leave their input as it is.
     """
 

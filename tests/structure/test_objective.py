@@ -15,6 +15,7 @@ from ppuda_jax.structure.posterior import (
     init_posterior,
     init_prior,
     relative_density,
+    scaled,
     weight_divergence,
 )
 
@@ -157,7 +158,8 @@ def test_the_printed_form_grows_without_limit_and_a_floor_bounds_it():
 
     def divergence(logs, floor):
         structure = {(0, 1): jnp.exp(logs), (1, 2): jnp.ones(1)}
-        return weight_divergence(posterior, prior, structure, "centred", floor)
+        gammas = scaled(jax.tree.map(jnp.ones_like, posterior.mean), structure)
+        return weight_divergence(posterior, prior, gammas, floor)
 
     floored = np.asarray(jax.vmap(lambda r: divergence(r, 0.05))(raw))
     printed = np.asarray(jax.vmap(lambda r: divergence(r, 0.0))(raw))

@@ -61,17 +61,8 @@ def variational(
       prior_optimizer: of h.
       std: initial deviation of all weights.
       warm_up: the first phase; None for none.
-
-    Raises:
-      ValueError: the centred form for weights that are not those of the functions of edges.
     """
     supernet = problem.supernet
-    shapes = jax.eval_shape(supernet.init, jax.random.key(0))
-    if objective.form == "centred" and set(shapes) != set(supernet.names):
-        raise ValueError(
-            "the centred form needs weights of their own for every function, and functions of this "
-            "supernet share theirs: use form='non_centred'"
-        )
 
     def likelihood(objects: Objects, total: int):
         def log_likelihood(weights: Any, structure: Any) -> jax.Array:

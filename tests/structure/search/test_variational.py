@@ -6,10 +6,8 @@ import numpy as np
 import optax
 import pytest
 
-from ppuda_jax.structure.mlp import mlp
 from ppuda_jax.structure.objective import TwoLevel
-from ppuda_jax.structure.search import SearchSettings, classification, search
-from ppuda_jax.structure.search.problem import Objects
+from ppuda_jax.structure.search import SearchSettings, search
 from ppuda_jax.structure.search.variational import WarmUp, variational
 from tests.structure.search.problems import absolute_value
 
@@ -48,7 +46,3 @@ def test_the_warm_up_ends_with_wide_priors():
 def test_bad_settings_are_refused():
     with pytest.raises(ValueError, match="warm-up must have at least 1 step, received 0"):
         WarmUp(0)
-    data = Objects(jnp.zeros((4, 5)), jnp.zeros(4, jnp.int32))
-    shared = classification(mlp(5, 3, (2, 4), 1), data, data)
-    with pytest.raises(ValueError, match="centred form needs weights of their own"):
-        variational(shared, objective(form="centred", floor=0.1), ADAM, ADAM)
