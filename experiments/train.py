@@ -59,6 +59,12 @@ def run(options: TrainFlags) -> str | None:
     names = [field.name for field in dataclasses.fields(TrainConfig)]
     settings = TrainConfig(**{name: getattr(options, name) for name in names})
     task = deepnets_task(settings, validation(settings))
+    spec = task.images.spec
+    say(
+        f"{settings.model} from {settings.init_from or 'random parameters'}, "
+        f"{settings.meta_batch_size} networks and {settings.batch_size} images a step: "
+        f"{spec.name}, {task.images.num_images} images of {spec.num_classes} classes"
+    )
     result = train(settings, task)
     skipped = f", {result.skipped} updates skipped" if result.skipped else ""
     say(

@@ -1,12 +1,14 @@
 """What a person sees of a long job: one bar with the time that is left, and lines above it."""
 
 import collections
+import shutil
 import sys
 import time
 
 import tqdm
 
 _FORMAT = "{desc} {percentage:3.0f}% |{bar}| {unit}"
+_SIZE = (100, 24)  # of a terminal that does not tell, as under `script` or in a container
 _WINDOW = 30  # moves whose speed the time that is left is reckoned by
 
 
@@ -32,7 +34,8 @@ class Progress:
             desc=what,
             unit="",
             bar_format=_FORMAT,
-            dynamic_ncols=True,
+            ncols=shutil.get_terminal_size(_SIZE).columns,
+            nrows=_SIZE[1],
             leave=False,
             disable=not self.shown,
         )
