@@ -19,7 +19,7 @@ def recipe() -> TrainConfig:
         batch_size=32,
         stratified=True,
         grad_clip=1.0,
-        steps=280,
+        steps=320,
         learning_rate=1e-3,
         head_rate=5.0,
         lr_schedule="cosine",
