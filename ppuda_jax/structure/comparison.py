@@ -20,16 +20,17 @@ import numpy as np
 import optax
 
 from ppuda_jax.data.datasets import load_images
+from ppuda_jax.structure.criteria import elbo, one_level
 from ppuda_jax.structure.mlp import mlp
 from ppuda_jax.structure.mlp_candidates import SameOrDeeper
-from ppuda_jax.structure.objective import Coefficients, TwoLevel
+from ppuda_jax.structure.objective import TwoLevel
 from ppuda_jax.structure.search import adanet as ada
 from ppuda_jax.structure.search import one_shot
 from ppuda_jax.structure.search.loop import SearchResult, SearchSettings, num_steps, search
 from ppuda_jax.structure.search.method import Method
 from ppuda_jax.structure.search.problem import Objects, Problem, classification
 from ppuda_jax.structure.search.training import trainer
-from ppuda_jax.structure.search.variational import variational
+from ppuda_jax.structure.search.variational import WarmUp, variational
 
 HEADER = (
     "method",
@@ -44,6 +45,7 @@ _WEIGHT_RATE, _STRUCTURE_RATE = 1e-3, 1e-2  # of Adam, as published for this fam
 _VIRTUAL_RATE = 0.025  # of the step of second order, as DARTS has it
 _CLIP = 1.0  # of every entry of a gradient, as published
 _PRIOR_TEMPERATURE = 0.2
+_CENTRED_PRIOR = 0.1  # there are hundreds of weights for every object
 _ADANET_ROUNDS = 3
 
 
@@ -218,11 +220,7 @@ def _logits() -> optax.GradientTransformation:
     return optax.chain(optax.clip(_CLIP), optax.adam(_STRUCTURE_RATE))
 
 
-def _variational(problem: Problem, steps: int) -> Method:
-    del steps
-    objective = TwoLevel(
-        _no_likelihood, Coefficients(), _PRIOR_TEMPERATURE, num_samples=3, tied_temperatures=True
-    )
+def _variational(problem: Problem, objective: TwoLevel, warm_up: WarmUp | None = None) -> Method:
     rates = optax.partition(
         {"weights": _weights(), "logits": _logits()},
         lambda params: dataclasses.replace(
@@ -230,7 +228,27 @@ def _variational(problem: Problem, steps: int) -> Method:
             logits=jax.tree.map(lambda _: "logits", params.logits),
         ),
     )
-    return variational(problem, objective, rates, rates, std=0.01)
+    return variational(problem, objective, rates, rates, std=0.01, warm_up=warm_up)
+
+
+def _non_centred(problem: Problem, steps: int) -> Method:
+    del steps
+    return _variational(
+        problem, TwoLevel(_no_likelihood, elbo(), _PRIOR_TEMPERATURE, tied_temperatures=True)
+    )
+
+
+def _centred(problem: Problem, steps: int) -> Method:
+    """Units that a structure leaves out have a narrow prior, so that fewer units cost less."""
+    objective = TwoLevel(
+        _no_likelihood,
+        one_level(_CENTRED_PRIOR),
+        _PRIOR_TEMPERATURE,
+        form="centred",
+        floor=0.01,
+        tied_temperatures=True,
+    )
+    return _variational(problem, objective, WarmUp(max(1, steps // 2), log_precision=0.0))
 
 
 def _no_likelihood(weights: Any, structure: Any) -> jax.Array:
@@ -253,7 +271,8 @@ METHODS: dict[str, Callable[[Problem, int], Method]] = {
         problem, _weights(), _logits(), _cooling(one_shot.SNAS_TEMPERATURE, steps)
     ),
     "random": lambda problem, steps: one_shot.random_sharing(problem, _weights()),
-    "variational": _variational,
+    "variational": _non_centred,
+    "variational_centred": _centred,
 }
 """Methods of the loop: (problem, steps of the search) -> method."""
 

@@ -1,5 +1,7 @@
 """The comparison of searches on digits, at the smallest budget."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -44,6 +46,17 @@ def test_every_method_has_a_row_per_seed(results):
 
 def test_what_was_chosen_is_trained(results):
     assert np.mean([row.test_score for row in results[0].rows]) > 0.15
+
+
+@pytest.mark.parametrize("name", comparison.METHODS)
+def test_every_method_can_be_made(task, name):
+    method = comparison.METHODS[name](task.problem, 10)
+    assert name.startswith(method.name)
+    state = jax.eval_shape(method.init, jax.random.key(0))
+    stepped = jax.eval_shape(
+        method.step, state, task.problem.train, task.problem.valid, jax.random.key(0), 0
+    )
+    assert jax.tree.map(jnp.shape, stepped) == jax.tree.map(jnp.shape, state)
 
 
 @pytest.mark.parametrize("names", [(), ("gdas", "enas")])
