@@ -182,7 +182,8 @@ def hessian_eigenvalue(
     )
 
     def product(vector: Hyper) -> Hyper:
-        return jax.jvp(jax.grad(loss), (hyper,), (vector,))[1]
+        # Reverse over reverse: operations with a backward pass of their own have no forward mode.
+        return jax.grad(lambda h: _dot(jax.grad(loss)(h), vector))(hyper)
 
     def step(vector: Hyper, _: None) -> tuple[Hyper, None]:
         return _normalised(product(vector)), None

@@ -7,6 +7,7 @@ import pytest
 
 from ppuda_jax.structure import nasbench201 as nb
 from ppuda_jax.structure import nasbench201_search as nbs
+from ppuda_jax.structure.hypergradients import hessian_eigenvalue
 from ppuda_jax.structure.nasbench201_net import Skeleton, supernet
 from ppuda_jax.structure.nasbench201_predicted import Score
 from ppuda_jax.structure.search import SearchSettings, classification
@@ -76,20 +77,32 @@ def test_shared_weights_give_picks(table):
     assert found.notes[0].endswith(" of 2 all skips")
 
 
-def test_the_supernet_can_be_trained():
-    """Gradients exist for every operation; nothing is compiled."""
-    problem = classification(
-        supernet(Skeleton(2, 2, 1, 4)),
-        Objects(jnp.ones((2, 4, 4, 3)), jnp.zeros(2, jnp.int32)),
-        Objects(jnp.ones((2, 4, 4, 3)), jnp.zeros(2, jnp.int32)),
-    )
-    structure = {edge: jnp.full(5, 0.2) for edge in nb.EDGES}
+@pytest.mark.parametrize("name", nbs.SHARED)
+def test_the_supernet_can_be_searched(name):
+    """Steps, and the Hessian of the report, exist for every operation; nothing is compiled."""
+    data = Objects(jnp.ones((2, 4, 4, 3)), jnp.zeros(2, jnp.int32))
+    problem = classification(supernet(Skeleton(2, 2, 1, 4)), data, data)
+    method = nbs.SHARED[name](problem, 10)
+    key = jax.random.key(0)
+    state = jax.eval_shape(method.init, key)
+    stepped = jax.eval_shape(method.step, state, data, data, key, 0)
+    assert jax.tree.map(jnp.shape, stepped) == jax.tree.map(jnp.shape, state)
+
+
+def test_the_hessian_of_the_supernet_exists():
+    data = Objects(jnp.ones((2, 4, 4, 3)), jnp.zeros(2, jnp.int32))
+    problem = classification(supernet(Skeleton(2, 2, 1, 4)), data, data)
+    logits = {edge: jnp.zeros(5) for edge in nb.EDGES}
+
+    def eigenvalue(weights):
+        def loss(values):
+            structure = {edge: jax.nn.softmax(v) for edge, v in values.items()}
+            return problem.loss_of(weights, structure, data)
+
+        return hessian_eigenvalue(loss, logits, jax.random.key(0), 2)
+
     weights = jax.eval_shape(problem.supernet.init, jax.random.key(0))
-    slopes = jax.eval_shape(
-        jax.grad(lambda w, s: problem.loss_of(w, s, problem.train), (0, 1)), weights, structure
-    )
-    assert jax.tree.map(jnp.shape, slopes[0]) == jax.tree.map(jnp.shape, weights)
-    assert all(slope.shape == (5,) for slope in slopes[1].values())
+    assert jax.eval_shape(eigenvalue, weights).shape == ()
 
 
 def test_methods_that_do_not_exist_are_refused(table):

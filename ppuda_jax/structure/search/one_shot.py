@@ -44,6 +44,7 @@ def darts(
     structure_optimizer: optax.GradientTransformation,
     *,
     rate: float = 0.0,
+    derivative: hypergradients.Method = "exact",
     resource: float = 0.0,
 ) -> Method:
     """DARTS.
@@ -53,6 +54,8 @@ def darts(
       weight_optimizer: of the shared weights.
       structure_optimizer: of the logits.
       rate: of the virtual step of second order; 0 is first order.
+      derivative: of second order; operations with a backward pass of their own, such as the
+        library's convolutions and pools, need "finite_difference".
       resource: coefficient of the expected parameters, in millions, in the structure's loss.
 
     Raises:
@@ -73,7 +76,7 @@ def darts(
         def lower(weights: Any, logits: Logits) -> jax.Array:
             return problem.loss_of(weights, _softmax(logits), train)
 
-        return hypergradients.darts(upper, lower, state.weights, state.logits, rate)
+        return hypergradients.darts(upper, lower, state.weights, state.logits, rate, derivative)
 
     def relax(logits: Logits, key: jax.Array, step: jax.Array) -> Structure:
         del key, step
