@@ -34,7 +34,7 @@ def test_table_and_files(monkeypatch, tmp_path):
         steps=10,
         optimizers=("sgd", "adam"),
         max_images=64,
-        compilation_cache="none",
+        compilation_cache=None,
         output=str(tmp_path / "out"),
     )
     text = finetune.run(options)

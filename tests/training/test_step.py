@@ -13,6 +13,8 @@ from tests.training import toy
 
 CONFIG = toy.settings()
 TASK = toy.task(CONFIG)
+CROPPED = dataclasses.replace(TASK.images.spec, crop_padding=4)  # digits are not, by themselves
+LOAD = dataclasses.replace(TASK.images, spec=CROPPED).load
 
 
 def arguments(networks, steps=1, rate=1e-3):
@@ -24,7 +26,7 @@ def arguments(networks, steps=1, rate=1e-3):
 
 def run(networks, steps=1, state=None, **changes):
     config = dataclasses.replace(CONFIG, **changes)
-    step = make_step(toy.loss_for("variant0"), TASK.images.load, config)
+    step = make_step(toy.loss_for("variant0"), LOAD, config)
     state = make_state(toy.theta(), config) if state is None else state
     return jax.jit(make_dispatch(step))(state, *arguments(networks, steps))
 
@@ -65,7 +67,7 @@ def test_class_heads_may_have_a_rate_of_their_own():
 def test_several_steps_of_a_dispatch_equal_single_ones():
     together, metrics = run(toy.ToyNetworks(), steps=3)
     state = make_state(toy.theta(), CONFIG)
-    step = make_step(toy.loss_for("variant0"), TASK.images.load, CONFIG)
+    step = make_step(toy.loss_for("variant0"), LOAD, CONFIG)
     dispatch = jax.jit(make_dispatch(step))
     resident, networks, batches, rates = arguments(toy.ToyNetworks(), 3)
     losses = []
@@ -118,7 +120,7 @@ def test_every_step_draws_anew():
         loss, _ = toy.loss_for("variant0")(theta, networks, images, labels, rng)
         return loss, {"crop": images.mean(), "dropout": jax.random.uniform(rng)}
 
-    step = make_step(draws, TASK.images.load, CONFIG)
+    step = make_step(draws, LOAD, CONFIG)
     resident, networks, batches, rates = arguments(toy.ToyNetworks(), 3, rate=0.0)
     same = jax.tree.map(lambda x: np.repeat(x[:1], 3, axis=0), (networks, batches))
     state = make_state(toy.theta(), CONFIG)
