@@ -5,6 +5,7 @@ import os
 import pathlib
 import socket
 
+from ppuda_jax.runtime.memory import mapping_limit, mappings
 from ppuda_jax.runtime.processors import processors
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -16,10 +17,8 @@ if _FORCED not in os.environ.get("XLA_FLAGS", ""):
 _CACHE = pathlib.Path(__file__).parents[1] / ".jax_cache" / f"tests-processors-{processors()}"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
-# Compiling is most of the suite's time, and what is computed is small; see `optimised`.
+# Compiling is most of the suite's time, and what is computed is small.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-
-from collections.abc import Iterator  # noqa: E402
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
@@ -34,13 +33,13 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
-@pytest.fixture(scope="package")
-def optimised() -> Iterator[None]:
-    """Programs compiled as a user's are."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", False)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
+@pytest.fixture(scope="module", autouse=True)
+def _room_for_programs() -> None:
+    """Near the limit of mappings each small program would have to wait for a collection."""
+    limit = mapping_limit()
+    if limit is not None and mappings() > limit / 2:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture(autouse=True)
