@@ -14,19 +14,11 @@ import numpy as np
 
 from ppuda_jax.archs.genotypes import Genotype
 from ppuda_jax.nets import ops
+from ppuda_jax.primitives import CELL_OPS
 from ppuda_jax.structure.discretise import strongest_edges
 from ppuda_jax.structure.family import Edge, Family, Function, Params, Structure, concat
 
-OPS = (
-    "none",
-    "max_pool_3x3",
-    "avg_pool_3x3",
-    "skip_connect",
-    "sep_conv_3x3",
-    "sep_conv_5x5",
-    "dil_conv_3x3",
-    "dil_conv_5x5",
-)
+OPS = CELL_OPS[:8]  # those of DARTS come first
 _FIRST = 3  # the vertex of the first step
 _PER_STEP = 2  # edges that a step of a genotype has
 

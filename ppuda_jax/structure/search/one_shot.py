@@ -103,19 +103,7 @@ def gdas(
         relaxed = _sampled(logits, key, temperature(step))
         return {edge: straight_through(gamma) for edge, gamma in relaxed.items()}
 
-    def make(step: jax.Array) -> Callable[..., Logits]:
-        def gradient(state: OneShotState, train: Objects, valid: Objects, key: jax.Array) -> Logits:
-            del train
-
-            def loss(logits: Logits) -> jax.Array:
-                structure = relax(logits, key, step)
-                value = problem.loss_of(state.weights, structure, valid)
-                return value + _expected(problem, structure, resource)
-
-            return jax.grad(loss)(state.logits)
-
-        return gradient
-
+    make = _by_sample(problem, relax, resource, validate=True)
     return _one_shot(
         "gdas", problem, weight_optimizer, structure_optimizer, relax, make, temperature
     )
@@ -135,22 +123,29 @@ def snas(
     def relax(logits: Logits, key: jax.Array, step: jax.Array) -> Structure:
         return _sampled(logits, key, temperature(step))
 
+    make = _by_sample(problem, relax, resource, validate=False)
+    return _one_shot(
+        "snas", problem, weight_optimizer, structure_optimizer, relax, make, temperature
+    )
+
+
+def _by_sample(
+    problem: Problem, relax: Callable[..., Structure], resource: float, validate: bool
+) -> Callable[[jax.Array], Callable[..., Logits]]:
+    """Gradients of the logits through one sampled structure, on validation or training objects."""
+
     def make(step: jax.Array) -> Callable[..., Logits]:
         def gradient(state: OneShotState, train: Objects, valid: Objects, key: jax.Array) -> Logits:
-            del valid
-
             def loss(logits: Logits) -> jax.Array:
                 structure = relax(logits, key, step)
-                value = problem.loss_of(state.weights, structure, train)
+                value = problem.loss_of(state.weights, structure, valid if validate else train)
                 return value + _expected(problem, structure, resource)
 
             return jax.grad(loss)(state.logits)
 
         return gradient
 
-    return _one_shot(
-        "snas", problem, weight_optimizer, structure_optimizer, relax, make, temperature
-    )
+    return make
 
 
 def random_sharing(
