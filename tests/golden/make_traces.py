@@ -22,11 +22,16 @@ from ppuda_jax.graphs.arch_graph import ArchGraph
 from ppuda_jax.nets.zoo import build_model
 from ppuda_jax.tracing.api import trace_graph
 from tests.nets.test_zoo import SIZES, abstract
-from tests.tracing import modern_models, plain_models, third_party_models
+from tests.tracing import modern_models, plain_models, plain_structures, third_party_models
 from tests.tracing.test_networks import SPLITS, abstract_params, trace_plan
 
 FILE = Path(__file__).with_name("traces.json")
-CASES = {**plain_models.CASES, **modern_models.CASES, **third_party_models.CASES}
+CASES = {
+    **plain_models.CASES,
+    **plain_structures.CASES,
+    **modern_models.CASES,
+    **third_party_models.CASES,
+}
 LIBRARIES = ("jax", "flax", "dm-haiku", "equinox")
 FORMS = ("taps", "library")
 

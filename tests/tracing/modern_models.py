@@ -1,20 +1,12 @@
-"""Blocks from newer architectures in plain JAX. `CASES` as in `plain_models`."""
+"""Blocks from newer architectures in plain JAX. `CASES` as in `plain_cases`."""
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from tests.tracing.plain_models import HEAD, IMAGE, TOKEN_HEAD, TOKENS, conv, head, s
+from tests.tracing.plain_cases import HEAD, TOKEN_HEAD, TOKENS, conv, head, registry, s
 
-CASES = {}
-
-
-def case(*unbound, params, inputs=IMAGE, **kinds):
-    def register(function):
-        CASES[function.__name__] = (lambda: (function, params, inputs), kinds, set(unbound))
-        return function
-
-    return register
+CASES, case = registry()
 
 
 @case(

@@ -11,9 +11,15 @@ from jax import lax
 
 from ppuda_jax.graphs.placement import numpy_index
 from ppuda_jax.tracing.api import trace, trace_graph
-from tests.tracing import modern_models, plain_models, third_party_models
+from tests.tracing import modern_models, plain_models, plain_structures, third_party_models
+from tests.tracing.plain_cases import IMAGE, s
 
-CASES = {**plain_models.CASES, **modern_models.CASES, **third_party_models.CASES}
+CASES = {
+    **plain_models.CASES,
+    **plain_structures.CASES,
+    **modern_models.CASES,
+    **third_party_models.CASES,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -130,8 +136,8 @@ def test_nothing_is_computed():
 
 
 def test_several_inputs_and_static_leaves():
-    params = {"w": plain_models.s(4, 3), "scale": 2.0, "f": jnp.tanh}
-    x = plain_models.s(2, 4)
+    params = {"w": s(4, 3), "scale": 2.0, "f": jnp.tanh}
+    x = s(2, 4)
     graph = trace_graph(lambda p, a, b: p["f"](a + b) @ p["w"] * p["scale"], params, (x, x))
     assert graph.primitive_names == ("input", "conv")
     rebuilt = graph.source.tree.unflatten({("w",): 1.0})
@@ -155,8 +161,8 @@ def test_running_statistics_in_a_collection_give_batch_norm():
         return (x - s["m"]) / jnp.sqrt(s["v"] + 1e-5) * v["params"]["g"] + v["params"]["b"]
 
     variables = {
-        "params": {"k": plain_models.s(3, 3, 3, 8), "g": plain_models.s(8), "b": plain_models.s(8)},
-        "batch_stats": {"m": plain_models.s(8), "v": plain_models.s(8)},
+        "params": {"k": s(3, 3, 3, 8), "g": s(8), "b": s(8)},
+        "batch_stats": {"m": s(8), "v": s(8)},
     }
-    graph = trace_graph(apply, variables, plain_models.IMAGE)
+    graph = trace_graph(apply, variables, IMAGE)
     assert graph.primitive_names == ("input", "conv", "bn") and not graph.unbound

@@ -1,6 +1,6 @@
 """Networks of other authors (Haiku, Equinox) and of Flax's own layers, linen and nnx.
 
-`CASES[name]` is (build, kinds, unbound), as in `plain_models`.
+`CASES[name]` is (build, kinds, unbound), as in `plain_cases`.
 """
 
 import equinox as eqx

@@ -10,9 +10,9 @@ from ppuda_jax.graphs.from_plan import graph_from_plan
 from ppuda_jax.primitives import PRIMITIVES
 from ppuda_jax.tracing.api import trace
 from ppuda_jax.visualization.graphs import draw_graph, kind_colours, node_positions
-from tests.tracing import modern_models, plain_models
+from tests.tracing import modern_models, plain_models, plain_structures
 
-CASES = {**plain_models.CASES, **modern_models.CASES}
+CASES = {**plain_models.CASES, **plain_structures.CASES, **modern_models.CASES}
 
 
 def table(name):
