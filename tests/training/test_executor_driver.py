@@ -10,6 +10,7 @@ from ppuda_jax.data.grouping import GroupingState
 from ppuda_jax.data.stream import MetaBatches
 from ppuda_jax.programs import ProgramCache
 from ppuda_jax.training.executor_driver import ExecutorDriver
+from ppuda_jax.training.loop import train
 from ppuda_jax.training.state import make_state
 from tests.training import toy
 from tests.training.test_step import CONFIG, TASK, arguments
@@ -81,3 +82,8 @@ def test_wrong_shapes_do_not_recompile_silently():
     smaller = jax.tree.map(lambda x: x[:, :, :4], arrays)
     with pytest.raises(TypeError, match="compiled"):
         driver.run(group("variant0", smaller), (state, *rest))
+
+
+def test_rare_variants_can_be_left_out():
+    config = toy.settings(max_variants=2)
+    assert train(config, toy.task(config)).programs == 2

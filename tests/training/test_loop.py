@@ -345,8 +345,3 @@ def test_a_damaged_best_checkpoint_is_said_and_made_again(tmp_path, capsys):
     train(config, toy.task(config, evaluate=lambda theta, step: {"val_accuracy": 0.1}))
     assert "the best checkpoint is lost" in capsys.readouterr().err
     assert [p.name for p in (tmp_path / "best").iterdir() if p.name.isdigit()] == ["30"]
-
-
-def test_rare_variants_can_be_left_out():
-    config = toy.settings(max_variants=2)
-    assert train(config, toy.task(config)).programs == 2
