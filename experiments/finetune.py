@@ -144,7 +144,7 @@ def _run(options: FinetuneConfig) -> str:
     folder = None if options.output is None else pathlib.Path(options.output).expanduser()
     with _Bar() as bar:
         rows = compare(
-            [(net, best_way(net, options.batch_size)) for net in nets],
+            [(net, best_way(net, next(iter(recipes.values())))) for net in nets],
             _inits(options, with_classes(ghn, spec.num_classes, jax.random.key(0)), own),
             recipes,
             images,

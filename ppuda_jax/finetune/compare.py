@@ -20,7 +20,7 @@ from ppuda_jax.data.batches import TrainingImages
 from ppuda_jax.evaluation.images import EvalImages
 from ppuda_jax.evaluation.networks import EvalNet
 from ppuda_jax.evaluation.results import ResultFile
-from ppuda_jax.finetune.curve import Curve, steps_to
+from ppuda_jax.finetune.curve import Curve, area, steps_to
 from ppuda_jax.finetune.fit import fit
 from ppuda_jax.finetune.inits import Init
 from ppuda_jax.finetune.network import Trainable
@@ -242,7 +242,7 @@ def _rows(
                 tuple(error.tolist()),
                 float(mean[0]),
                 float(mean[-1]),
-                float(np.trapezoid(mean, grid) / (grid[-1] - grid[0])),
+                area(grid, mean),
                 float(reached[reaching].mean()) if reaching.any() else math.nan,
                 float(reaching.mean()),
                 float(np.mean(ours[:, -1] > base[:, -1])) if other else math.nan,

@@ -61,10 +61,7 @@ class Curve:
     @property
     def area(self) -> float:
         """Mean accuracy over the steps: area under the curve, divided by its length."""
-        if len(self.points) == 1:
-            return self.final
-        steps = self.steps
-        return float(np.trapezoid(self.accuracy, steps) / (steps[-1] - steps[0]))
+        return area(self.steps, self.accuracy)
 
     def steps_to(self, target: float) -> float:
         """First step at which the accuracy reaches a target, between points on a line.
@@ -86,6 +83,13 @@ class Curve:
         """The inverse of `to_dict`."""
         points = tuple(Point(*map(_number, point)) for point in values["points"])
         return cls(points, values["diverged_at"])
+
+
+def area(steps: np.ndarray, accuracy: np.ndarray) -> float:
+    """See `Curve.area`, for arrays [E]."""
+    if len(steps) == 1:
+        return float(accuracy[0])
+    return float(np.trapezoid(accuracy, steps) / (steps[-1] - steps[0]))
 
 
 def steps_to(steps: np.ndarray, accuracy: np.ndarray, target: float) -> float:

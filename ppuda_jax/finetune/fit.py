@@ -88,7 +88,8 @@ def fit(
     else:
         now = _copied(start, jnp.array)
     resident = jax.tree.map(jnp.asarray, images.resident)
-    load, update = _load(images, recipe), _update(recipe)
+    load, update, keys = _load(images, recipe), _update(recipe), jax.random.key(seed)
+    smoothing = jnp.float32(recipe.label_smoothing)
     stops = sorted({*range(every or steps, steps, every or steps), steps})
     for stop in stops:
         before = now.points[-1]
@@ -100,10 +101,8 @@ def fit(
         for number in range(before.step, stop):
             started = time.perf_counter()
             rate = jnp.float32(recipe.rate(number / steps))
-            key = jax.random.fold_in(jax.random.key(seed), number)
-            image_key, own_key = jax.random.split(key)
+            image_key, own_key = jax.random.split(jax.random.fold_in(keys, number))
             pixels, labels = load(resident, images.batch(number), image_key)
-            smoothing = jnp.float32(recipe.label_smoothing)
             loss, gradient, state = network.gradient(
                 params, state, pixels, labels, own_key, smoothing
             )

@@ -22,6 +22,7 @@ from ppuda_jax.evaluation.runners import UnfitError, count_hits
 from ppuda_jax.executor import run
 from ppuda_jax.executor.program import make_program
 from ppuda_jax.executor.tables import CapacityError, pack_params
+from ppuda_jax.finetune.recipe import Recipe
 from ppuda_jax.ghn.loaded import LoadedGHN
 from ppuda_jax.graphs.arch_graph import ArchGraph
 from ppuda_jax.graphs.from_plan import graph_from_plan
@@ -263,7 +264,8 @@ def of_apply(
       initial: random parameters by seed.
       graph: its graph, without which nothing can be predicted.
       name: of the network.
-      key: what decides the network; `apply_fn` by default.
+      key: what decides the network and its training; `apply_fn`, `train` and `auxiliary` by
+        default.
       train: `(variables, images, key) -> (logits, new state)` as it is trained; `apply_fn`, which
         changes no state, by default. With `auxiliary`, logits are a pair.
       state: collections of its variables besides "params", such as running statistics.
@@ -289,7 +291,7 @@ def of_apply(
     def score(params, state, images, labels, weights):
         return count_hits(apply_fn(variables(params, state), images), labels, weights)
 
-    key = apply_fn if key is None else key
+    key = (apply_fn, train, auxiliary) if key is None else key
     value_and_grad = CachedFunction(
         jax.value_and_grad(loss, has_aux=True), key, "gradients of networks"
     )
@@ -316,17 +318,20 @@ def of_apply(
     )
 
 
-def best_way(net: EvalNet, batch_size: int) -> Trainable:
-    """A network of DeepNets-1M on the devices that there are.
+def best_way(net: EvalNet, recipe: Recipe) -> Trainable:
+    """A network of DeepNets-1M for a recipe, on the devices that there are.
 
-    Driven from the host on one CPU device, where compiling executors takes longest; in the executor
-    elsewhere, and by itself what that has no room for.
+    By itself where the recipe drops edges or has an auxiliary classifier. Otherwise driven from the
+    host on one CPU device, where compiling executors takes longest; in the executor elsewhere, and
+    by itself what that has no room for.
     """
+    if recipe.drop_path or recipe.auxiliary:
+        return by_itself(net, recipe.drop_path, recipe.auxiliary)
     devices = jax.devices()
     if len(devices) == 1 and devices[0].platform == "cpu":
-        return on_host(net, batch_size)
+        return on_host(net, recipe.batch_size)
     try:
-        return in_executor(net, batch_size)
+        return in_executor(net, recipe.batch_size)
     except UnfitError:
         return by_itself(net)
 

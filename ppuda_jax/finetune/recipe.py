@@ -30,9 +30,7 @@ class Recipe:
     batch_size: int = described(96, "images per step")
     label_smoothing: float = described(0.0, "share of the target that is spread over all classes")
     cutout: int = described(0, "side of the square that is cut out of each training image")
-    drop_path: float = described(
-        0.0, "probability to drop an edge of a cell at the end of training"
-    )
+    drop_path: float = described(0.0, "probability to drop an edge of a cell")
     auxiliary: float = described(0.0, "weight of the auxiliary classifier of DARTS")
 
     def __post_init__(self) -> None:

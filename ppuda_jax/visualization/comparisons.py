@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ppuda_jax.visualization.axes import finish
+
 _COLOURS = ("#8a8a8a", "#1f6fb4", "#d9541a", "#3a923a", "#8f5bb5", "#b58900", "#00a0a0")
 
 
@@ -44,14 +46,10 @@ def draw_comparison(
             x, y, e = np.asarray(steps), 100 * np.asarray(mean), 100 * np.asarray(error)
             axes.fill_between(x, y - e, y + e, color=colour, alpha=0.2, linewidth=0)
             axes.plot(x, y, color=colour, marker="o", markersize=3, linewidth=1.5, label=init)
-        axes.axhline(100 * chance, color="#555555", linewidth=0.8, linestyle=":")
         axes.set_title(optimizer, fontsize=10)
         axes.set_xlabel("steps of training")
-        axes.grid(color="#dddddd", linewidth=0.6)
-        axes.set_axisbelow(True)
         axes.margins(x=0.02)
-        for side in ("top", "right"):
-            axes.spines[side].set_visible(False)
+        finish(axes, 100 * chance)
     panels[0].set_ylabel("accuracy, %")
     panels[0].legend(frameon=False, fontsize=9)
     for path in paths:

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ppuda_jax.visualization.axes import finish
+
 _STYLES: tuple[dict[str, Any], ...] = (
     {"marker": "o", "color": "#1f6fb4", "markersize": 6},
     {"marker": "o", "color": "#8a8a8a", "markersize": 5, "markerfacecolor": "white"},
     {"marker": "^", "color": "#d9541a", "markersize": 7},
 )
-_GRID: dict[str, Any] = {"color": "#dddddd", "linewidth": 0.6}
 
 
 def draw_run(
@@ -68,7 +69,8 @@ def _draw_curve(axes: Any, metrics: Sequence[Mapping[str, Any]], chance: float) 
     axes.set_ylabel("accuracy on training images, %")
     axes.set_title("learning curve", fontsize=10)
     axes.set_xlim(left=0)
-    _finish(axes, chance)
+    axes.set_ylim(0, 100)
+    finish(axes, chance)
 
 
 def _draw_networks(axes: Any, rows: Mapping[str, np.ndarray], chance: float) -> None:
@@ -80,13 +82,6 @@ def _draw_networks(axes: Any, rows: Mapping[str, np.ndarray], chance: float) -> 
     axes.set_ylabel("top-1 accuracy on test images, %")
     axes.set_xticks(places)
     axes.tick_params(axis="x", labelsize=7)
-    _finish(axes, chance)
-    axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=2, frameon=False)
-
-
-def _finish(axes: Any, chance: float) -> None:
-    axes.axhline(chance, color="black", linewidth=0.8, linestyle=":", label="chance")
     axes.set_ylim(0, 100)
-    axes.grid(axis="y", **_GRID)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
+    finish(axes, chance)
+    axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=2, frameon=False)

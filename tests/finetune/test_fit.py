@@ -91,6 +91,18 @@ def test_running_statistics_are_kept(train_images, held_out):
     assert int(_fit(network, train_images, held_out).state["count"]) == 12
 
 
+def test_another_way_to_train_the_same_function_is_another_program(train_images, held_out):
+    def frozen(variables, images, key):
+        del key
+        return jax.lax.stop_gradient(linear(variables, images)), {}
+
+    recipe = dataclasses.replace(RECIPE, weight_decay=0.0)
+    moving = _fit(of_apply(linear, initial), train_images, held_out, recipe)
+    still = _fit(of_apply(linear, initial, train=frozen), train_images, held_out, recipe)
+    assert_close(still.params, initial(0), 1e-6)
+    assert moving.final > still.final
+
+
 def test_warm_is_a_short_training(network, train_images, held_out):
     warmed = warm(12, train_images, held_out, RECIPE)(network, 0)
     assert_close(warmed, _fit(network, train_images, held_out).params, 1e-6)

@@ -1,5 +1,7 @@
 """The ways to train a network of DeepNets-1M are one training."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ from ppuda_jax.evaluation.networks import EvalNet
 from ppuda_jax.evaluation.runners import UnfitError
 from ppuda_jax.finetune.fit import fit
 from ppuda_jax.finetune.inits import he, orthogonal, postprocessed, predicted
-from ppuda_jax.finetune.network import by_itself, in_executor, on_host
+from ppuda_jax.finetune.network import best_way, by_itself, in_executor, on_host
 from ppuda_jax.finetune.recipe import Recipe
 from ppuda_jax.ghn.config import GHNConfig
 from ppuda_jax.ghn.loaded import LoadedGHN
@@ -59,6 +61,30 @@ def test_every_way_starts_from_one_prediction(ghn, held_out):
         points.append(network.score(params, network.state, b.images, b.labels, b.weights))
     for point in points[1:]:
         assert_close(point, points[0], 1e-4)
+
+
+def test_a_random_classifier_on_a_predicted_network(net, ghn, held_out):
+    """As the paper does for images that the hypernetwork was not trained on (section 5.3)."""
+    b, points = held_out.batches[0], []
+    for network in (by_itself(net), on_host(net, 8), in_executor(net, 8)):
+        params = predicted(ghn, classifier=False)(network, 3)
+        points.append(network.score(params, network.state, b.images, b.labels, b.weights))
+    for point in points[1:]:
+        assert_close(point, points[0], 1e-4)
+    whole = predicted(ghn)(by_itself(net), 3)
+    mixed, own = predicted(ghn, classifier=False)(by_itself(net), 3), by_itself(net).initial(3)
+    assert_close(mixed["stem"], whole["stem"], 1e-6)
+    assert_close(mixed["classifier_0"], own["classifier_0"], 1e-6)
+
+
+def test_recipes_with_dropped_edges_and_an_auxiliary_classifier(net, train_images, held_out):
+    recipe = dataclasses.replace(RECIPE, drop_path=0.2, auxiliary=0.4)
+    network = best_way(net, recipe)
+    start = he()(network, 0)
+    curve = fit(network, start, train_images, held_out, recipe, steps=2)
+    before, after = start["auxiliary_head"], curve.params["auxiliary_head"]
+    moved = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), before, after)
+    assert min(jax.tree.leaves(moved)) > 0 and curve.diverged_at is None
 
 
 def test_orthogonal_starts(net, ghn):
