@@ -68,9 +68,10 @@ class SameOrDeeper:
     def generate_candidates(
         self, previous_ensemble: Sequence[Member], iteration: int
     ) -> Sequence[Builder]:
-        """Both depths, where the family has them; the last member's name begins with its own."""
+        """As deep as the last member and one deeper, as far as the family goes."""
         del iteration
-        depth = int(previous_ensemble[-1].name.partition("x")[0]) if previous_ensemble else 1
-        deepest = len(self.supernet.names)
-        depths = sorted({depth, min(depth + 1, deepest)})
-        return [Perceptron(self.supernet, d, self.number, self.train) for d in depths]
+        depths = range(1, len(self.supernet.names) + 1)
+        every = [Perceptron(self.supernet, d, self.number, self.train) for d in depths]
+        names = [candidate.name for candidate in every]
+        first = names.index(previous_ensemble[-1].name) if previous_ensemble else 0
+        return every[first : first + 2]

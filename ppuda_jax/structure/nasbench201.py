@@ -23,6 +23,7 @@ from ppuda_jax.structure.discretise import Choice
 from ppuda_jax.structure.family import Edge
 
 OPS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
+KERNEL_SIDES = {"nor_conv_1x1": 1, "nor_conv_3x3": 3}
 NODES = 4
 EDGES: tuple[Edge, ...] = tuple((j, k) for k in range(1, NODES) for j in range(k))
 NUM_CELLS = len(OPS) ** len(EDGES)

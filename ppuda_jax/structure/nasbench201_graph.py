@@ -12,10 +12,9 @@ from ppuda_jax.graphs.arch_graph import ArchGraph
 from ppuda_jax.primitives import PRIMITIVE_IDS
 from ppuda_jax.structure.discretise import Choice
 from ppuda_jax.structure.family import Edge
-from ppuda_jax.structure.nasbench201 import NODES, OPS
+from ppuda_jax.structure.nasbench201 import KERNEL_SIDES, NODES, OPS
 from ppuda_jax.structure.nasbench201_net import Skeleton, connected, edge_name, used_edges
 
-_KERNELS = {"nor_conv_1x1": 1, "nor_conv_3x3": 3}
 Path = tuple[str, ...]
 
 
@@ -100,9 +99,9 @@ def _cell(builder: _Builder, name: str, x: int, width: int, choice: Choice, used
             if (j, k) not in used:
                 continue
             op = OPS[choice[j, k]]
-            if op in _KERNELS:
+            if op in KERNEL_SIDES:
                 path = (name, edge_name((j, k)), op)
-                parts.append(builder.normed(path, values[j], width, width, _KERNELS[op]))
+                parts.append(builder.normed(path, values[j], width, width, KERNEL_SIDES[op]))
             elif op == "avg_pool_3x3":
                 parts.append(builder.add("avg_pool", (1, 1, 3, 3), values[j]))
             else:

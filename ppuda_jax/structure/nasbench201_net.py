@@ -19,12 +19,11 @@ from ppuda_jax.nets import ops
 from ppuda_jax.nets.norms import batch_norm
 from ppuda_jax.structure.discretise import Choice
 from ppuda_jax.structure.family import Edge, Structure
-from ppuda_jax.structure.nasbench201 import EDGES, NAMES, NODES, OPS
-from ppuda_jax.structure.supernet import Supernet
+from ppuda_jax.structure.nasbench201 import EDGES, KERNEL_SIDES, NAMES, NODES, OPS
+from ppuda_jax.structure.supernet import Measure, Supernet, linear_measure
 
 Params = dict[str, Any]
 _EdgeFn = Callable[[Edge, Params, jax.Array], jax.Array | None]
-_SIDES = {"nor_conv_1x1": 1, "nor_conv_3x3": 3}
 _STAGES = 3
 
 
@@ -81,7 +80,9 @@ def init(skeleton: Skeleton, key: jax.Array) -> Params:
             }
         for cell in range(skeleton.cells):
             params[f"cell_{stage}_{cell}"] = {
-                edge_name(edge): {op: normed(side, width, width) for op, side in _SIDES.items()}
+                edge_name(edge): {
+                    op: normed(side, width, width) for op, side in KERNEL_SIDES.items()
+                }
                 for edge in EDGES
             }
     width = skeleton.widths[-1]
@@ -196,29 +197,22 @@ def connected(choice: Choice) -> bool:
 def supernet(skeleton: Skeleton) -> Supernet:
     """All networks of the space at once; parameters are those that a network uses."""
 
-    def measure(per_op: Callable[[str, int, int], float], fixed: float) -> Callable:
-        def total(structure: Structure) -> jax.Array:
-            value = jnp.asarray(float(fixed))
+    def measure(per_conv: Callable[[int, int, int], int], fixed: float) -> Measure:
+        """The sum over cells of a number of kernel side, width and image side."""
+        costs = dict.fromkeys(OPS, 0)
+        for op, side in KERNEL_SIDES.items():
             for stage, width in enumerate(skeleton.widths):
-                side = skeleton.image_size // 2**stage
-                costs = np.array([per_op(op, width, side) for op in OPS], np.float32)
-                for edge in EDGES:
-                    value = value + skeleton.cells * jnp.sum(structure[edge] * costs)
-            return value
-
-        return total
+                images = skeleton.image_size // 2**stage
+                costs[op] += skeleton.cells * per_conv(side, width, images)
+        return linear_measure(dict.fromkeys(EDGES, tuple(costs.values())), fixed)
 
     fixed_params, fixed_flops = _fixed(skeleton)
     return Supernet(
         NAMES,
         lambda key: init(skeleton, key),
         lambda params, structure, x: apply(skeleton, params, structure, x),
-        measure(
-            lambda op, c, s: _SIDES[op] ** 2 * c * c + 2 * c if op in _SIDES else 0, fixed_params
-        ),
-        measure(
-            lambda op, c, s: 2 * _SIDES[op] ** 2 * c * c * s * s if op in _SIDES else 0, fixed_flops
-        ),
+        measure(lambda k, c, s: k * k * c * c + 2 * c, fixed_params),
+        measure(lambda k, c, s: 2 * k * k * c * c * s * s, fixed_flops),
     )
 
 
@@ -266,7 +260,7 @@ def _cell(params: Params, x: jax.Array, edge_value: _EdgeFn) -> jax.Array:
 
 def _op(name: str, params: Params, x: jax.Array) -> jax.Array | None:
     """An operation of the benchmark; None is no connection."""
-    if name in _SIDES:
+    if name in KERNEL_SIDES:
         return ops.conv_norm(_ordered(params[name]), x)
     if name == "avg_pool_3x3":
         return ops.avg_pool_3x3((), x)

@@ -26,6 +26,7 @@ from ppuda_jax.structure import nasbench201_net as net
 from ppuda_jax.structure.discretise import Choice
 from ppuda_jax.structure.nasbench201 import EDGES, OPS
 from ppuda_jax.structure.nasbench201_graph import Path, graph_of
+from ppuda_jax.structure.search.problem import accuracy, cross_entropy
 from ppuda_jax.tracing.api import trace_graph
 
 _WIDTH = 4  # nodes that are updated in one step
@@ -64,7 +65,6 @@ class PredictedScorer:
         self._ghn, self._skeleton = ghn, skeleton
         self._images, self._labels = images, labels
         self._bindings = _all_bindings(ghn, skeleton)
-        self._paths: tuple[Path, ...] = tuple(binding.path for binding in self._bindings)
         full = graph_of(skeleton, dict.fromkeys(EDGES, OPS.index("nor_conv_3x3")))[0]
         self._bucket = Bucket(full.num_nodes, full.num_nodes, _WIDTH)
         self._run = jax.jit(self._score)
@@ -73,7 +73,7 @@ class PredictedScorer:
         """A cell as data: its graph, the node of every leaf [P], its operations."""
         graph, nodes = graph_of(self._skeleton, choice)
         padded = pad_graphs([graph], self._bucket, max(1, self._ghn.config.virtual_edges))
-        index = np.array([nodes.get(path, 0) for path in self._paths], np.int32)
+        index = np.array([nodes.get(b.path, 0) for b in self._bindings], np.int32)
         return padded, index, {edge: np.int32(op) for edge, op in net.pruned(choice).items()}
 
     def params(self, choice: Choice) -> Any:
@@ -102,9 +102,7 @@ class PredictedScorer:
     ) -> tuple[jax.Array, jax.Array]:
         params = self._predict(theta, padded, index)
         logits = net.apply_vertex(self._skeleton, params, choice, self._images)
-        right = jnp.mean((jnp.argmax(logits, -1) == self._labels).astype(jnp.float32))
-        own = jnp.take_along_axis(jax.nn.log_softmax(logits), self._labels[:, None], -1)
-        return right, -jnp.mean(own)
+        return accuracy(logits, self._labels), cross_entropy(logits, self._labels)
 
 
 def _all_bindings(ghn: LoadedGHN, skeleton: net.Skeleton) -> tuple[Binding, ...]:

@@ -17,7 +17,7 @@ import optax
 from ppuda_jax.data.datasets import load_images
 from ppuda_jax.data.images import normalise
 from ppuda_jax.structure import nasbench201 as nb
-from ppuda_jax.structure.discretise import Choice
+from ppuda_jax.structure.discretise import Choice, skip_count
 from ppuda_jax.structure.nasbench201_net import Skeleton, supernet
 from ppuda_jax.structure.nasbench201_predicted import PredictedScorer
 from ppuda_jax.structure.search import one_shot
@@ -54,7 +54,7 @@ class Found:
         rows: list[tuple[object, ...]] = []
         for name, cells in picks:
             ranks = [table.rank(cell) for cell in cells]
-            skips = [sum(nb.OPS[op] == "skip_connect" for op in cell.values()) for cell in cells]
+            skips = [skip_count(cell, nb.NAMES) for cell in cells]
             shown = nb.to_text(cells[int(np.argmin(ranks))])
             rows.append(
                 (
@@ -100,7 +100,7 @@ def by_prediction(
       ValueError: a method that does not exist.
     """
     losses: dict[str, float] = {}
-    scorer.score(ALL_SKIPS)  # compiles
+    skips = scorer.score(ALL_SKIPS)  # compiles, too
     start = time.perf_counter()
 
     def score(choice: Choice) -> float:
@@ -114,7 +114,6 @@ def by_prediction(
     cells = [nb.from_text(text) for text in losses]
     accuracies = [table.accuracy(cell) for cell in cells]
     correlation = _spearman([-loss for loss in losses.values()], accuracies)
-    skips = scorer.score(ALL_SKIPS)
     return Found(
         picks,
         (

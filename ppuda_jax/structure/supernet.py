@@ -91,13 +91,13 @@ def _vertex_shapes(family: Family, weights: Any, x: jax.ShapeDtypeStruct) -> dic
     return shapes
 
 
-def linear_measure(costs: Mapping[Edge, Sequence[float]]) -> Measure:
-    """The sum over edges of the costs of functions, weighted by the structure."""
+def linear_measure(costs: Mapping[Edge, Sequence[float]], fixed: float = 0.0) -> Measure:
+    """The sum over edges of the costs of functions, weighted by the structure, and `fixed`."""
     arrays = {edge: np.asarray(cost, np.float32) for edge, cost in costs.items()}
 
     def measure(structure: Structure) -> jax.Array:
         parts = [jnp.sum(structure[edge] * cost) for edge, cost in arrays.items()]
-        return sum(parts, start=jnp.zeros(()))
+        return sum(parts, start=jnp.asarray(float(fixed)))
 
     return measure
 

@@ -164,16 +164,14 @@ class ComplexityRegularizedEnsembler:
             kept[i] if i < len(kept) else self._start(h, len(subnetworks))
             for i, h in enumerate(subnetworks)
         )
-
         mixture, value = _descend(self, loss, start, tuple(subnetworks), targets)
         return Fit(mixture, float(value))
 
     def _start(self, subnetwork: Subnetwork, members: int) -> jax.Array:
         outputs, units = subnetwork.logits.shape[-1], subnetwork.last_layer.shape[-1]
-        shapes = {"scalar": (), "vector": (outputs,), "matrix": (units, outputs)}
         if self.mixture_weight_type == "matrix":
-            return jnp.zeros(shapes["matrix"])
-        return jnp.full(shapes[self.mixture_weight_type], 1 / members)
+            return jnp.zeros((units, outputs))
+        return jnp.full((outputs,) if self.mixture_weight_type == "vector" else (), 1 / members)
 
     def _part(self, weight: jax.Array, subnetwork: Subnetwork) -> jax.Array:
         if self.mixture_weight_type == "matrix":
@@ -276,22 +274,24 @@ def adanet(
     members: tuple[Member, ...] = ()
     fit = Fit((), float("inf"))
     tried = []
+    outputs: list[Subnetwork] = []  # of the members
     for iteration in range(iterations):
         builders = generator.generate_candidates(members, iteration)
         if not builders:
             raise ValueError(f"the generator gave no candidates in iteration {iteration}")
-        outputs = [member.predict(train.x) for member in members]
         found = []
         for builder in builders:
             key, own = jax.random.split(key)
             member = builder.build(own, train)
-            own_outputs = [*outputs, member.predict(train.x)]
-            found.append((member, ensembler.fit(own_outputs, train.y, loss, fit.mixture)))
-        best, best_fit = min(found, key=lambda pair: pair[1].objective)
+            own_output = member.predict(train.x)
+            candidate = ensembler.fit([*outputs, own_output], train.y, loss, fit.mixture)
+            found.append((member, own_output, candidate))
+        best, best_output, best_fit = min(found, key=lambda each: each[-1].objective)
         better = best_fit.objective < fit.objective * (1 - min_decrease)
-        objectives = {member.name: candidate.objective for member, candidate in found}
+        objectives = {member.name: candidate.objective for member, _, candidate in found}
         tried.append(Iteration(objectives, best.name if better else None))
         if not better:
             break
         members, fit = (*members, best), best_fit
+        outputs.append(best_output)
     return AdaNetResult(members, fit.mixture, fit.objective, tuple(tried), ensembler)

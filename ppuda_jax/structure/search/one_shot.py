@@ -12,6 +12,7 @@
 Legend: `K` functions of an edge.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -36,6 +37,12 @@ class OneShotState(NamedTuple):
     logits: Logits
     weight_state: optax.OptState
     logit_state: optax.OptState
+
+
+_Relax = Callable[[Logits, jax.Array, jax.Array], Structure]
+"""(logits, key, step) -> the structure that the weights are trained in."""
+_Gradient = Callable[[OneShotState, Objects, Objects, jax.Array, jax.Array], Logits]
+"""(state, training batch, validation batch, key, step) -> gradient of the logits."""
 
 
 def darts(
@@ -65,8 +72,10 @@ def darts(
     if rate < 0:
         raise ValueError(f"rate must not be negative, received {rate}")
 
-    def gradient(state: OneShotState, train: Objects, valid: Objects, key: jax.Array) -> Logits:
-        del key
+    def gradient(
+        state: OneShotState, train: Objects, valid: Objects, key: jax.Array, step: jax.Array
+    ) -> Logits:
+        del key, step
 
         def upper(weights: Any, logits: Logits) -> jax.Array:
             structure = _softmax(logits)
@@ -83,9 +92,7 @@ def darts(
         return _softmax(logits)
 
     name = "darts" if rate == 0 else "darts_second_order"
-    return _one_shot(
-        name, problem, weight_optimizer, structure_optimizer, relax, lambda step: gradient
-    )
+    return _one_shot(name, problem, weight_optimizer, structure_optimizer, relax, gradient)
 
 
 def gdas(
@@ -103,9 +110,9 @@ def gdas(
         relaxed = _sampled(logits, key, temperature(step))
         return {edge: straight_through(gamma) for edge, gamma in relaxed.items()}
 
-    make = _by_sample(problem, relax, resource, validate=True)
+    gradient = _by_sample(problem, relax, resource, validate=True)
     return _one_shot(
-        "gdas", problem, weight_optimizer, structure_optimizer, relax, make, temperature
+        "gdas", problem, weight_optimizer, structure_optimizer, relax, gradient, temperature
     )
 
 
@@ -123,29 +130,26 @@ def snas(
     def relax(logits: Logits, key: jax.Array, step: jax.Array) -> Structure:
         return _sampled(logits, key, temperature(step))
 
-    make = _by_sample(problem, relax, resource, validate=False)
+    gradient = _by_sample(problem, relax, resource, validate=False)
     return _one_shot(
-        "snas", problem, weight_optimizer, structure_optimizer, relax, make, temperature
+        "snas", problem, weight_optimizer, structure_optimizer, relax, gradient, temperature
     )
 
 
-def _by_sample(
-    problem: Problem, relax: Callable[..., Structure], resource: float, validate: bool
-) -> Callable[[jax.Array], Callable[..., Logits]]:
+def _by_sample(problem: Problem, relax: _Relax, resource: float, validate: bool) -> _Gradient:
     """Gradients of the logits through one sampled structure, on validation or training objects."""
 
-    def make(step: jax.Array) -> Callable[..., Logits]:
-        def gradient(state: OneShotState, train: Objects, valid: Objects, key: jax.Array) -> Logits:
-            def loss(logits: Logits) -> jax.Array:
-                structure = relax(logits, key, step)
-                value = problem.loss_of(state.weights, structure, valid if validate else train)
-                return value + _expected(problem, structure, resource)
+    def gradient(
+        state: OneShotState, train: Objects, valid: Objects, key: jax.Array, step: jax.Array
+    ) -> Logits:
+        def loss(logits: Logits) -> jax.Array:
+            structure = relax(logits, key, step)
+            value = problem.loss_of(state.weights, structure, valid if validate else train)
+            return value + _expected(problem, structure, resource)
 
-            return jax.grad(loss)(state.logits)
+        return jax.grad(loss)(state.logits)
 
-        return gradient
-
-    return make
+    return gradient
 
 
 def random_sharing(
@@ -182,9 +186,7 @@ def random_sharing(
         return {edge: numbers[best] for edge, numbers in drawn.items()}
 
     method = _one_shot("random", problem, weight_optimizer, optax.set_to_zero(), relax, None)
-    return Method(
-        method.name, method.init, method.step, method.logits, method.weights, choose=choose
-    )
+    return dataclasses.replace(method, choose=choose)
 
 
 def fixed(
@@ -204,11 +206,11 @@ def _one_shot(
     problem: Problem,
     weight_optimizer: optax.GradientTransformation,
     structure_optimizer: optax.GradientTransformation,
-    relax: Callable[[Logits, jax.Array, jax.Array], Structure],
-    gradient: Callable[[jax.Array], Callable[..., Logits]] | None,
+    relax: _Relax,
+    gradient: _Gradient | None,
     temperature: optax.Schedule | None = None,
 ) -> Method:
-    """The step that all share: logits by `gradient(step)`, then weights on training objects."""
+    """The step that all share: logits by `gradient`, then weights on training objects."""
 
     def init(key: jax.Array) -> OneShotState:
         weight_key, logit_key = jax.random.split(key)
@@ -230,7 +232,7 @@ def _one_shot(
         structure_key, weight_key = jax.random.split(key)
         logits, logit_state = state.logits, state.logit_state
         if gradient is not None:
-            slope = gradient(number)(state, train, valid, structure_key)
+            slope = gradient(state, train, valid, structure_key, number)
             logits, logit_state = update(structure_optimizer, slope, logit_state, logits)
         structure = relax(logits, weight_key, number)
         slope = jax.grad(problem.loss_of)(state.weights, structure, train)
