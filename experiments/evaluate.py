@@ -9,6 +9,7 @@ interrupted evaluation continues.
 """
 
 import dataclasses
+import functools
 import json
 import pathlib
 import re
@@ -20,8 +21,6 @@ from experiments import flags
 from ppuda_jax.config import check_types, described
 from ppuda_jax.data.spec import DatasetSpec
 from ppuda_jax.runtime.compilation import CompileCounter, compilation_cache
-
-_SGD_BATCH = 96  # as published (appendix C.1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,9 +52,7 @@ class EvaluateConfig:
         4.0, "networks that need more in the executor are compiled by themselves"
     )
     num_devices: int | None = described(None, "most devices to spread batches over; all of them")
-    sgd_nets: int = described(
-        0, "networks of the first split, the first with room for it, that SGD trains for an epoch"
-    )
+    sgd_nets: int = described(0, "first networks of the first split that SGD trains for an epoch")
     compilation_cache: str | None = described("~/.cache/ppuda_jax/xla", "folder, or none")
     seed: int = described(0, "of noise and random parameters")
 
@@ -154,38 +151,37 @@ def _train_first(
     images: Mapping[str, Any],
     settings: Any,
 ) -> list:
-    """Trains networks of the first split for one epoch (`evaluation.sgd.SgdResult`)."""
+    """Trains networks of the first split for one epoch (`finetune.trainings.Trained`)."""
     if not options.sgd_nets:
         return []
     from ppuda_jax.data.batches import training_images
-    from ppuda_jax.evaluation.sgd import SgdTrainer, train_archs
+    from ppuda_jax.evaluation.evaluate import images_identity
+    from ppuda_jax.finetune.deepnets import best_way
+    from ppuda_jax.finetune.inits import he
+    from ppuda_jax.finetune.recipe import Recipe
+    from ppuda_jax.finetune.trainings import Trainings
 
-    split = next(iter(groups))
-    name = options.dataset or spec.name
-    train = training_images(name, _SGD_BATCH, options.seed, options.data_dir, trained=spec)
-    trainer = SgdTrainer(train, run_settings=settings)
-    nets = []
-    for net in groups[split]:
-        if len(nets) == options.sgd_nets:
-            break
-        reason = trainer.why_not(net)
-        if reason:
-            print(f"{net.name} is not trained: {reason}", file=sys.stderr)
-        else:
-            nets.append(net)
-    return list(
-        train_archs(
-            trainer,
-            images[_part(split)],
-            nets,
-            trainer.epoch,
-            seed=options.seed,
-            results_path=_results_path(options.output, "sgd"),
-            progress=lambda r: print(
-                f"{r.name}: SGD {r.top1:.3f} in {r.train_s:.0f} s", file=sys.stderr
-            ),
-        )
+    split, recipe = next(iter(groups)), Recipe(schedule="constant")
+    name, held_out = options.dataset or spec.name, images[_part(split)]
+    train = training_images(name, recipe.batch_size, options.seed, options.data_dir, trained=spec)
+    trainings = Trainings(
+        lambda seed: train,
+        {recipe.optimizer: recipe},
+        steps=-(-train.num_images // recipe.batch_size),
+        path=_results_path(options.output, "sgd"),
+        identity=images_identity(held_out, settings),
     )
+    found = []
+    for net in groups[split][: options.sgd_nets]:
+        network = best_way(net, recipe, options.driver, options.memory_limit_gib)
+        start = functools.partial(he(), network, options.seed)
+        done = trainings.train(
+            net, network, "he", start, recipe.optimizer, held_out, seed=options.seed
+        )
+        last = done.last
+        print(f"{net.name}: SGD {last.accuracy:.3f} in {last.seconds:.0f} s", file=sys.stderr)
+        found.append(done)
+    return found
 
 
 def describe_sgd(sgd: Sequence, found: Mapping[str, Sequence]) -> list[str]:
@@ -195,11 +191,11 @@ def describe_sgd(sgd: Sequence, found: Mapping[str, Sequence]) -> list[str]:
     if not sgd:
         return []
     split, results = next(iter(found.items()))
-    names = {result.name for result in sgd}
-    predicted = [result for result in results if result.name in names]
-    mean, error = mean_and_error([100 * result.top1 for result in sgd])
+    trained = {(done.split, done.index) for done in sgd}
+    predicted = [result for result in results if (result.split, result.index) in trained]
+    mean, error = mean_and_error([100 * done.last.accuracy for done in sgd])
     ours = mean_and_error([100 * result.top1 for result in predicted])
-    epoch, _ = mean_and_error([result.train_s for result in sgd])
+    epoch, _ = mean_and_error([done.last.seconds for done in sgd])
     predict, _ = mean_and_error([result.predict_s for result in predicted])
     return [
         f"{split}, {len(sgd)} networks trained by SGD for one epoch: top-1 {mean:.1f} ± "

@@ -105,7 +105,7 @@ def _run(options: FinetuneConfig) -> str:
     from ppuda_jax.checkpoints import load_ghn
     from ppuda_jax.data.batches import training_images
     from ppuda_jax.evaluation import choose_networks, load_eval_images
-    from ppuda_jax.finetune.network import best_way
+    from ppuda_jax.finetune.deepnets import best_way
 
     ghn = load_ghn(options.checkpoint)
     trained = trained_spec(ghn.metadata)

@@ -13,6 +13,7 @@ from experiments import flags
 from ppuda_jax.archs.sampling import arch_rng, sample_arch
 from ppuda_jax.archs.splits import SPLITS
 from ppuda_jax.checkpoints import load_ghn
+from ppuda_jax.data.batches import TrainingImages
 from ppuda_jax.evaluation import (
     EvalImages,
     EvalNet,
@@ -25,7 +26,11 @@ from ppuda_jax.evaluation import (
     predicted,
 )
 from ppuda_jax.evaluation.results import mean_and_error
-from ppuda_jax.evaluation.sgd import SgdResult, SgdTrainer
+from ppuda_jax.finetune.curve import Curve, Point
+from ppuda_jax.finetune.deepnets import best_way
+from ppuda_jax.finetune.fit import fit
+from ppuda_jax.finetune.inits import he as he_init
+from ppuda_jax.finetune.recipe import Recipe
 from ppuda_jax.ghn.config import GHNConfig
 from ppuda_jax.ghn.loaded import LoadedGHN
 from ppuda_jax.runtime.compilation import compilation_cache
@@ -38,6 +43,7 @@ from ppuda_jax.visualization import draw_run
 _MAX_VARIANTS = 4
 _CANDIDATES = 4000
 _SGD_SECONDS = 30.0  # an epoch that would take longer is measured on its first steps
+_PROBE = 3  # steps that say how long one takes
 _SGD_WEIGHT = 4  # of the bar: training a network and evaluating it twice
 
 
@@ -60,8 +66,8 @@ class Comparison:
     before: list[float]
     he: list[float]
     lecun: list[float]
-    at_once: list[SgdResult]
-    epoch: list[SgdResult]
+    at_once: list[Point]
+    epoch: list[Point]
     fraction: float
     predict_s: float
 
@@ -167,8 +173,7 @@ def _compare(
         random = [evaluate(draw(), few) for draw in (he, lecun)]
         # The first predictions compile.
         predict_s = float(np.median([result.predict_s for result in (*trained, *before)]))
-        trainer = SgdTrainer(task.images, run_settings=run)
-        at_once, epoch, fraction = _train_some(trainer, images, few, predict_s, move)
+        at_once, epoch, fraction = _train_some(settings, task.images, images, few, predict_s, move)
     finally:
         bar.close()
     return Comparison(
@@ -184,28 +189,36 @@ def _compare(
 
 
 def _train_some(
-    trainer: SgdTrainer,
-    images: EvalImages,
+    settings: TrainConfig,
+    images: TrainingImages,
+    held_out: EvalImages,
     nets: Sequence[EvalNet],
     predict_s: float,
     move: Callable[[int], None],
-) -> tuple[list[SgdResult], list[SgdResult], float]:
+) -> tuple[list[Point], list[Point], float]:
     """Trains networks as long as a prediction takes, and for an epoch or what fits of it."""
-    probe = trainer.train(images, nets[0], 3)
-    per_step = probe.train_s / probe.steps
+    recipe = Recipe(schedule="constant", batch_size=settings.batch_size)
+
+    def train(net: EvalNet, steps: int, stops: Sequence[int]) -> Curve:
+        network = best_way(net, recipe, settings.driver)
+        start = he_init()(network, 0)
+        return fit(network, start, images, held_out, recipe, steps=steps, every=stops)
+
+    per_step = train(nets[0], _PROBE, ()).points[-1].seconds / _PROBE
+    whole = -(-images.num_images // recipe.batch_size)
     at_once = max(1, int(predict_s / per_step))
-    steps = max(at_once + 1, min(trainer.epoch, int(_SGD_SECONDS / per_step)))
-    results = []
+    steps = max(at_once + 1, min(whole, int(_SGD_SECONDS / per_step)))
+    points = []
     for net in nets:
-        results.append(trainer.train_to(images, net, (at_once, steps)))
+        points.append(train(net, steps, (at_once,)).points[1:])
         move(_SGD_WEIGHT)
-    first, last = (list(column) for column in zip(*results, strict=True))
-    return first, last, steps / trainer.epoch
+    first, last = (list(column) for column in zip(*points, strict=True))
+    return first, last, steps / whole
 
 
 def _table(found: Comparison, num_classes: int) -> str:
     at_once, epoch = (
-        [result.top1 for result in results] for results in (found.at_once, found.epoch)
+        [point.accuracy for point in points] for points in (found.at_once, found.epoch)
     )
     rows = (
         ("random, He's normal", found.he),
@@ -224,8 +237,8 @@ def _table(found: Comparison, num_classes: int) -> str:
     return flags.table(header, lines)
 
 
-def _steps(results: Sequence[SgdResult]) -> str:
-    steps = results[0].steps
+def _steps(points: Sequence[Point]) -> str:
+    steps = points[0].step
     return f"{steps} step" + ("s" if steps > 1 else "")
 
 
@@ -234,7 +247,7 @@ def _part(fraction: float) -> str:
 
 
 def _times(found: Comparison, trained_s: float) -> str:
-    epoch = mean_and_error([result.train_s for result in found.epoch])[0] / min(1.0, found.fraction)
+    epoch = mean_and_error([point.seconds for point in found.epoch])[0] / min(1.0, found.fraction)
     return (
         f"Predicting all parameters of a network takes {found.predict_s:.2f} s, an epoch of SGD "
         f"{epoch:.1f} s ({epoch / found.predict_s:.0f} times as long). Training the GHN took "
@@ -244,7 +257,7 @@ def _times(found: Comparison, trained_s: float) -> str:
 
 def _draw(found: Comparison, settings: TrainConfig, num_classes: int, path: pathlib.Path) -> None:
     sgd = np.full(len(found.nets), math.nan)
-    sgd[: len(found.epoch)] = [result.top1 for result in found.epoch]
+    sgd[: len(found.epoch)] = [point.accuracy for point in found.epoch]
     draw_run(
         read_metrics(settings.workdir or ""),
         {

@@ -10,8 +10,9 @@ Legend: H spatial size, C channels; a value id numbers a feature map, value 0 is
 
 import dataclasses
 import functools
-from collections.abc import Iterable
-from typing import NamedTuple
+import operator
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 from ppuda_jax.archs.genotypes import NetConfig
 from ppuda_jax.archs.op_params import op_param_count, op_params
@@ -91,6 +92,11 @@ class Plan:
     def num_params(self) -> int:
         """Number of trainable scalars."""
         return sum(op_param_count(op) for op in self.ops)
+
+    def in_order(self, params: Mapping[str, Any]) -> list[Any]:
+        """Leaves of the parameters of its Flax module, in the order of `self.params`."""
+        paths = (spec.path for spec in self.params)
+        return [functools.reduce(operator.getitem, path, params) for path in paths]
 
 
 def make_plan(config: NetConfig, num_classes: int = 10, image_size: int = 32) -> Plan:

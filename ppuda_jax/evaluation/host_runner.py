@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import jax
@@ -89,7 +89,7 @@ class FromHost:
         steps: tuple[Step, ...],
         network: Network | None,
     ) -> None:
-        self.net, self.steps, self._plan = net, steps, plan
+        self.net, self._steps, self._plan = net, steps, plan
         self._functions, self._network = functions, network
         self.batches_at_once = min(_BATCHES_AT_ONCE, processors())
         source: Source = "leaves" if network is None else "pages"
@@ -108,21 +108,8 @@ class FromHost:
 
     def pack(self, params: Mapping[str, Any]) -> tuple[Call, ...]:
         """See `Prepared`."""
-        return self.bind(self.in_order(params))
-
-    def in_order(self, params: Mapping[str, Any]) -> list[jax.Array]:
-        """Parameters of the network's Flax module in the order of `plan.params`."""
-        leaves = []
-        for spec in self._plan.params:
-            leaf: Any = params
-            for key in spec.path:
-                leaf = leaf[key]
-            leaves.append(jnp.asarray(leaf))
-        return leaves
-
-    def bind(self, leaves: Sequence[jax.Array]) -> tuple[Call, ...]:
-        """Parameters in the order of `plan.params` as `score` takes them."""
-        return calls_of_leaves(self._functions, self.steps, leaves)
+        leaves = [jnp.asarray(leaf) for leaf in self._plan.in_order(params)]
+        return calls_of_leaves(self._functions, self._steps, leaves)
 
     def score(self, params: tuple[Call, ...], batch: Batch) -> jax.Array:
         """See `Prepared`."""

@@ -8,6 +8,8 @@ Legend: `E` evaluations of a curve, `N` networks.
 """
 
 import dataclasses
+import functools
+import itertools
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -19,43 +21,11 @@ import scipy.stats
 from ppuda_jax.data.batches import TrainingImages
 from ppuda_jax.evaluation.images import EvalImages
 from ppuda_jax.evaluation.networks import EvalNet
-from ppuda_jax.evaluation.results import ResultFile
 from ppuda_jax.finetune.curve import Curve, area, steps_to
-from ppuda_jax.finetune.fit import fit
 from ppuda_jax.finetune.inits import Init
 from ppuda_jax.finetune.network import Trainable
 from ppuda_jax.finetune.recipe import Recipe
-
-
-@dataclasses.dataclass(frozen=True)
-class Trained:
-    """One training of a comparison; a line of its file.
-
-    Attributes:
-      split: of the network.
-      index: its number there.
-      fingerprint: see `EvalNet.fingerprint`.
-      init: name of the initialisation.
-      optimizer: of optax.
-      learning_rate: at the start.
-      seed: of initialisation, augmentation and order.
-      curve: see `Curve.to_dict`.
-    """
-
-    split: str
-    index: int
-    fingerprint: str
-    init: str
-    optimizer: str
-    learning_rate: float
-    seed: int
-    curve: Mapping[str, Any]
-
-    @property
-    def key(self) -> tuple[Any, ...]:
-        """What tells it from the others."""
-        network = (self.split, self.index, self.fingerprint)
-        return (*network, self.init, self.optimizer, self.learning_rate, self.seed)
+from ppuda_jax.finetune.trainings import Trained, Trainings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,37 +121,34 @@ def compare(
     tuned = list(networks[:tuning_networks]) if rate_factors else []
     kinds = [(o, i) for o in recipes for i in inits]
     total = len(kinds) * (len(networks) * seeds + len(tuned) * len(rate_factors))
-    told = {**(identity or {}), "steps": steps, "every": every}
-    told |= {"recipes": {name: dataclasses.asdict(r) for name, r in recipes.items()}}
-    kept = None
-    if results_path is not None:
-        kept = ResultFile(results_path, told, Trained)
-    found: list[Trained] = []
+    trainings = Trainings(
+        images, recipes, steps=steps, every=every, path=results_path, identity=identity
+    )
+    done_of_all = itertools.count(1)
 
-    def train(net, network, optimizer, init, rate, seed, where, part) -> Trained:
-        name = f"{init}{part}"
-        blank = Trained(
-            net.split, net.index, net.fingerprint, name, optimizer, rate, seed, {"points": []}
+    def train(
+        net: EvalNet,
+        network: Trainable,
+        optimizer: str,
+        init: str,
+        rate: float,
+        seed: int,
+        where: EvalImages,
+        part: str,
+    ) -> Trained:
+        start = functools.partial(inits[init], network, seed)
+        trained = trainings.train(
+            net, network, f"{init}{part}", start, optimizer, where, rate=rate, seed=seed
         )
-        trained = kept.get(blank.key) if kept else None
-        if trained is None:
-            recipe = dataclasses.replace(recipes[optimizer], learning_rate=rate)
-            start = inits[init](network, seed)
-            curve = fit(
-                network, start, images(seed), where, recipe, steps=steps, every=every, seed=seed
-            )
-            trained = dataclasses.replace(blank, curve=curve.to_dict())
-            if kept:
-                kept.add(trained)
-        found.append(trained)
+        number = next(done_of_all)
         if progress:
-            progress(len(found), total, trained)
+            progress(number, total, trained)
         return trained
 
     rows = []
     for optimizer, init in kinds:
         rate = recipes[optimizer].learning_rate
-        if rate_factors:
+        if tuning is not None and rate_factors:
             rates = [factor * rate for factor in rate_factors]
             scores = [
                 np.mean(

@@ -17,7 +17,7 @@ class Point:
       accuracy: share of the evaluated images that is right.
       loss: mean cross-entropy on them.
       train_loss: mean objective of the steps since the last point; NaN at the first.
-      seconds: of training so far, compilation included and evaluation not.
+      seconds: of training so far, without compilation and evaluation.
     """
 
     step: int

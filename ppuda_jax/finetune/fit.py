@@ -6,7 +6,7 @@ Legend: `b` images of a batch.
 import dataclasses
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -47,7 +47,7 @@ def fit(
     recipe: Recipe,
     *,
     steps: int,
-    every: int | None = None,
+    every: int | Sequence[int] | None = None,
     seed: int = 0,
     start: Snapshot | None = None,
     save: Callable[[Snapshot], None] | None = None,
@@ -61,7 +61,8 @@ def fit(
       held_out: what the curve is measured on.
       recipe: how.
       steps: updates.
-      every: steps between evaluations; only before and after by default.
+      every: steps between evaluations, or the steps after which to evaluate; by default only before
+        the first and after the last.
       seed: of augmentation and dropout; the order of the images is that of `images`.
       start: a snapshot to continue from, instead of `params`.
       save: called with a snapshot of NumPy arrays after each evaluation but the last.
@@ -72,8 +73,7 @@ def fit(
     Raises:
       ValueError: fewer than one step, or images in batches of another size.
     """
-    if steps < 1 or (every is not None and every < 1):
-        raise ValueError(f"steps and every must be at least 1, received {steps} and {every}")
+    stops = _stops(steps, every)
     found = jax.tree.leaves(images.batch(0))[0].shape[0]
     if found != recipe.batch_size:
         raise ValueError(
@@ -87,29 +87,22 @@ def fit(
         now = dataclasses.replace(now, points=(_point(network, now, held_out, 0, None, 0.0),))
     else:
         now = _copied(start, jnp.array)
-    resident = jax.tree.map(jnp.asarray, images.resident)
-    load, update, keys = _load(images, recipe), _update(recipe), jax.random.key(seed)
-    smoothing = jnp.float32(recipe.label_smoothing)
-    stops = sorted({*range(every or steps, steps, every or steps), steps})
+    advance = _advance(network, images, recipe, steps, seed)
+    if now.points[-1].step < steps:
+        # What a step needs is compiled by one that is thrown away, so that times are of training.
+        blank = _copied(now, jnp.array)
+        jax.block_until_ready(advance(blank.params, blank.optimiser, blank.state, 0))
     for stop in stops:
         before = now.points[-1]
         if stop <= before.step:
             continue
         kept = jax.tree.map(jnp.array, (now.params, now.state))
-        params, state, opt_state = now.params, now.state, now.optimiser
+        params, opt_state, state = now.params, now.optimiser, now.state
         losses, seconds = [], before.seconds
-        for number in range(before.step, stop):
-            started = time.perf_counter()
-            rate = jnp.float32(recipe.rate(number / steps))
-            image_key, own_key = jax.random.split(jax.random.fold_in(keys, number))
-            pixels, labels = load(resident, images.batch(number), image_key)
-            loss, gradient, state = network.gradient(
-                params, state, pixels, labels, own_key, smoothing
-            )
-            params, opt_state = update(params, opt_state, gradient, rate)
-            losses.append(loss)
-            seconds += time.perf_counter() - started
         started = time.perf_counter()
+        for number in range(before.step, stop):
+            params, opt_state, state, loss = advance(params, opt_state, state, number)
+            losses.append(loss)
         numbers = np.asarray(jax.device_get(losses))
         seconds += time.perf_counter() - started
         if not np.isfinite(numbers).all():
@@ -128,6 +121,46 @@ def _copied(snapshot: Snapshot, copy: Callable[[Any], Any]) -> Snapshot:
     values = (snapshot.params, snapshot.optimiser, snapshot.state)
     params, optimiser, state = jax.tree.map(copy, values)
     return Snapshot(params, optimiser, state, snapshot.points)
+
+
+def _stops(steps: int, every: int | Sequence[int] | None) -> list[int]:
+    """Steps after which a network is evaluated; the last one is `steps`."""
+    wrong = steps < 1
+    if every is None:
+        inner: Sequence[int] = ()
+    elif isinstance(every, int):
+        inner = range(every, steps, every) if every > 0 else ()
+        wrong |= every < 1
+    else:
+        inner = every
+        wrong |= not all(1 <= stop <= steps for stop in every)
+    if wrong:
+        raise ValueError(
+            f"steps and every must be at least 1, and stops at most steps; received {steps} and "
+            f"{every}"
+        )
+    return sorted({*inner, steps})
+
+
+def _advance(
+    network: Trainable, images: TrainingImages, recipe: Recipe, steps: int, seed: int
+) -> Callable[[Params, Any, Any, int], tuple[Params, Any, Any, jax.Array]]:
+    """One step, by its number; parameters and state of the optimiser are donated."""
+    resident = jax.tree.map(jnp.asarray, images.resident)
+    load, update, keys = _load(images, recipe), _update(recipe), jax.random.key(seed)
+    smoothing = jnp.float32(recipe.label_smoothing)
+
+    def advance(
+        params: Params, opt_state: Any, state: Any, number: int
+    ) -> tuple[Params, Any, Any, jax.Array]:
+        rate = jnp.float32(recipe.rate(number / steps))
+        image_key, own_key = jax.random.split(jax.random.fold_in(keys, number))
+        pixels, labels = load(resident, images.batch(number), image_key)
+        loss, gradient, state = network.gradient(params, state, pixels, labels, own_key, smoothing)
+        params, opt_state = update(params, opt_state, gradient, rate)
+        return params, opt_state, state, loss
+
+    return advance
 
 
 def _load(images: TrainingImages, recipe: Recipe) -> CachedFunction:

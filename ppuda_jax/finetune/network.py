@@ -1,13 +1,11 @@
 """What can be trained: a network as the gradient of its objective, and its score.
 
-Networks of DeepNets-1M are driven from the host, or data of the executor, so that nothing is
-compiled for one of them; any other model is compiled by itself.
+Any JAX model is one (`of_apply`); for those of splits see `deepnets`.
 
 Legend: `B` images of a batch, `K` classes.
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
@@ -15,32 +13,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ppuda_jax.evaluation.executor_runner import why_not_executor
-from ppuda_jax.evaluation.networks import EvalNet
-from ppuda_jax.evaluation.parameters import he_params
-from ppuda_jax.evaluation.runners import UnfitError, count_hits
-from ppuda_jax.executor import run
-from ppuda_jax.executor.program import make_program
-from ppuda_jax.executor.tables import CapacityError, pack_params
-from ppuda_jax.finetune.recipe import Recipe
+from ppuda_jax.evaluation.runners import count_hits
 from ppuda_jax.ghn.loaded import LoadedGHN
 from ppuda_jax.graphs.arch_graph import ArchGraph
-from ppuda_jax.graphs.from_plan import graph_from_plan
-from ppuda_jax.hostloop.functions import Batch, StepFunctions
-from ppuda_jax.hostloop.gradient import leaf_gradient, request_gradient
-from ppuda_jax.hostloop.network import make_network
-from ppuda_jax.hostloop.pages import blocks_of, read_leaves
-from ppuda_jax.hostloop.predictor import predictor_of
-from ppuda_jax.hostloop.run import calls_of_leaves
-from ppuda_jax.hostloop.run import run as host_run
-from ppuda_jax.hostloop.steps import steps_of
-from ppuda_jax.nets.network import Network
-from ppuda_jax.prediction.block_classes import capacity_of
-from ppuda_jax.prediction.meta_batch import build_meta_batch
 from ppuda_jax.prediction.predict import predict_params
-from ppuda_jax.prediction.tables import predict_tables
 from ppuda_jax.programs import CachedFunction
-from ppuda_jax.runtime.processors import processors
 from ppuda_jax.tracing.params import param_tree
 
 Params = Any
@@ -77,173 +54,6 @@ class Trainable:
     pack: Callable[[Any], Params]
     predict: Callable[..., Params]
     state: Any = ()
-
-
-def in_executor(net: EvalNet, batch_size: int, memory_limit_gib: float = 4.0) -> Trainable:
-    """A network of DeepNets-1M as data of the executor.
-
-    Args:
-      net: the network.
-      batch_size: images of a step.
-      memory_limit_gib: what training it may take.
-
-    Raises:
-      UnfitError: the executor cannot train it.
-    """
-    reason = why_not_executor(net, batch_size, memory_limit_gib * 2**30, training=True)
-    if reason is not None or net.plan is None or net.variant is None:
-        raise UnfitError(f"{net.name} cannot be trained in the executor: {reason}")
-    plan, variant = net.plan, net.variant
-    try:
-        arrays = jax.tree.map(jnp.asarray, build_meta_batch([plan], variant))
-    except CapacityError as error:
-        raise UnfitError(f"{net.name} has no room in the executor: {error}") from error
-    program = make_program(plan, variant)
-
-    def loss(tables, programs, images, labels, key, smoothing):
-        return run.mean_loss(variant, tables, programs, images, labels, key, smoothing)[0]
-
-    def score(tables, programs, images, labels, weights):
-        return count_hits(run.logits(variant, tables, programs, images)[0], labels, weights)
-
-    value_and_grad = CachedFunction(jax.value_and_grad(loss), variant, "gradients of networks")
-    cached_score = CachedFunction(score, variant, "scores of networks")
-
-    def gradient(tables, state, *batch):
-        return *value_and_grad(tables, arrays.programs, *batch), state
-
-    def pack(params):
-        tables = pack_params([program], [params], capacity_of(variant, 1))
-        return jax.tree.map(jnp.asarray, tables)
-
-    def predict(ghn: LoadedGHN, own: Any = None):
-        function = functools.partial(predict_tables, ghn.config, variant)
-        tables = CachedFunction(function, (ghn.config, variant), "predictors of tables")
-        norm = ghn.config.weight_norm
-        found = tables(ghn.theta, arrays if norm else build_meta_batch([plan], variant, norm))
-        if own is None:
-            return found
-        packed = pack(own)
-        return dataclasses.replace(
-            found, classifier=packed.classifier, classifier_bias=packed.classifier_bias
-        )
-
-    return Trainable(
-        net.name,
-        gradient,
-        lambda tables, state, *batch: cached_score(tables, arrays.programs, *batch),
-        graph_from_plan(plan),
-        functools.partial(he_params, plan),
-        pack,
-        predict,
-    )
-
-
-def on_host(net: EvalNet, batch_size: int) -> Trainable:
-    """A network of DeepNets-1M that is driven from the host; for one CPU device.
-
-    Its parameters are a list in the order of `plan.params`.
-
-    Args:
-      net: the network.
-      batch_size: images of a step.
-
-    Raises:
-      UnfitError: a hand-made model.
-    """
-    if net.plan is None:
-        raise UnfitError(f"{net.name} is no network of DeepNets-1M")
-    plan, steps, graph = net.plan, steps_of(net.plan), graph_from_plan(net.plan)
-    functions = _host_functions(batch_size, dropout=True)
-    request_gradient(functions, "leaves", steps)
-
-    def gradient(leaves, state, images, labels, key, smoothing):
-        scores, gradient = leaf_gradient(functions, steps, leaves, images, labels, key, smoothing)
-        return scores.loss, gradient, state
-
-    def score(leaves, state, images, labels, weights):
-        del state
-        calls = calls_of_leaves(_host_functions(len(labels), dropout=False), steps, leaves)
-        return _count_hits(host_run(calls, images), labels, weights)
-
-    def pack(params):
-        found = (
-            functools.reduce(lambda tree, name: tree[name], s.path, params) for s in plan.params
-        )
-        return [jnp.asarray(leaf) for leaf in found]
-
-    def predict(ghn: LoadedGHN, own: Any = None):
-        network = make_network(plan, ghn.config)
-        pages = predictor_of(ghn.config).predict(ghn.theta, network)
-        leaves: dict[int, jax.Array] = {}
-        for step, place in zip(network.steps, network.places, strict=True):
-            rows = [pages[b][n] for b, n in zip(blocks_of(step.key), place.pages, strict=True)]
-            read = read_leaves(step.key, rows, jnp.asarray(place.starts))
-            leaves |= dict(zip(step.params, read, strict=True))
-        if own is not None:
-            classifier = set(classifier_paths(graph))
-            given = enumerate(zip(plan.params, pack(own), strict=True))
-            leaves |= {number: leaf for number, (spec, leaf) in given if spec.path in classifier}
-        return [leaves[number] for number in range(len(plan.params))]
-
-    return Trainable(
-        net.name,
-        gradient,
-        score,
-        graph,
-        functools.partial(he_params, plan),
-        pack,
-        predict,
-    )
-
-
-@functools.lru_cache(maxsize=4)
-def _host_functions(batch_size: int, dropout: bool) -> StepFunctions:
-    """The functions of all networks that see batches of one size."""
-    return StepFunctions(Batch(batch_size, dropout=dropout), processors())
-
-
-_count_hits = jax.jit(count_hits)
-
-
-def by_itself(net: EvalNet, drop_path: float = 0.0, auxiliary: float = 0.0) -> Trainable:
-    """A network of DeepNets-1M as its own Flax module.
-
-    Args:
-      net: the network.
-      drop_path: probability to drop an edge of a cell.
-      auxiliary: weight of the auxiliary classifier's loss.
-
-    Raises:
-      UnfitError: a hand-made model.
-    """
-    if net.plan is None:
-        raise UnfitError(f"{net.name} is no network of DeepNets-1M: use `of_apply`")
-    plan, module = net.plan, Network(net.plan, drop_path, auxiliary > 0)
-    image = jnp.zeros((2, net.image_size, net.image_size, 3))
-
-    def initial(seed: int) -> Any:
-        params = he_params(plan, seed)
-        if auxiliary:
-            drawn = jax.jit(functools.partial(module.init, train=True))(
-                {"params": jax.random.key(seed), "dropout": jax.random.key(0)}, image
-            )
-            params["auxiliary_head"] = drawn["params"]["auxiliary_head"]
-        return params
-
-    def train(variables, images, key):
-        output = module.apply(variables, images, train=True, rngs={"dropout": key})
-        return output, {}
-
-    return of_apply(
-        module.apply,
-        initial,
-        graph_from_plan(plan),
-        name=net.name,
-        key=(net.fingerprint, drop_path, auxiliary),
-        train=train,
-        auxiliary=auxiliary,
-    )
 
 
 def of_apply(
@@ -316,24 +126,6 @@ def of_apply(
         predict,
         dict(state or {}),
     )
-
-
-def best_way(net: EvalNet, recipe: Recipe) -> Trainable:
-    """A network of DeepNets-1M for a recipe, on the devices that there are.
-
-    By itself where the recipe drops edges or has an auxiliary classifier. Otherwise driven from the
-    host on one CPU device, where compiling executors takes longest; in the executor elsewhere, and
-    by itself what that has no room for.
-    """
-    if recipe.drop_path or recipe.auxiliary:
-        return by_itself(net, recipe.drop_path, recipe.auxiliary)
-    devices = jax.devices()
-    if len(devices) == 1 and devices[0].platform == "cpu":
-        return on_host(net, recipe.batch_size)
-    try:
-        return in_executor(net, recipe.batch_size)
-    except UnfitError:
-        return by_itself(net)
 
 
 def classifier_paths(graph: ArchGraph) -> tuple[tuple[str, ...], ...]:

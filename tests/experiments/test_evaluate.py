@@ -1,6 +1,7 @@
 """The evaluation command: its table and files, and what it refuses."""
 
 import json
+import math
 import pathlib
 import signal
 import subprocess
@@ -16,7 +17,8 @@ from experiments.evaluate import EvaluateConfig
 from ppuda_jax import evaluation
 from ppuda_jax.checkpoints import save_ghn
 from ppuda_jax.evaluation import NetResult
-from ppuda_jax.evaluation.sgd import SgdResult
+from ppuda_jax.finetune.curve import Curve, Point
+from ppuda_jax.finetune.trainings import Trained
 from ppuda_jax.ghn.config import ghn2_cifar10
 from ppuda_jax.ghn.loaded import LoadedGHN
 from ppuda_jax.ghn.model import init_theta
@@ -100,7 +102,8 @@ def test_networks_without_the_executor_are_named():
 
 
 def test_networks_trained_by_sgd_stand_beside_their_predictions():
-    sgd = [SgdResult("test", 1, "test-1", 0.5, 10, 20.0)]
+    curve = Curve((Point(0, 0.1, 2.3, math.nan, 0.0), Point(10, 0.5, 1.5, 1.6, 20.0)))
+    sgd = [Trained("test", 1, "f", "he", "sgd", 0.025, 0, curve.to_dict())]
     found = {"test": [result("test", 0, 0.9), result("test", 1, 0.4)]}
     (line,) = evaluate.describe_sgd(sgd, found)
     assert "top-1 50.0 ± 0.0 % in 20.0 s each; predicted 40.0 ± 0.0 % in 0.100 s" in line

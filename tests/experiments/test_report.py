@@ -3,7 +3,7 @@
 from experiments import report
 from experiments.configs import recipe
 from experiments.train import base_of
-from ppuda_jax.evaluation.sgd import SgdResult
+from ppuda_jax.finetune.curve import Point
 from ppuda_jax.training.config import TrainConfig
 from ppuda_jax.training.setup import deepnets_task
 from ppuda_jax.training.task import TrainResult
@@ -11,7 +11,7 @@ from tests.evaluation.given import small_nets
 
 
 def sgd(steps, top1, seconds):
-    return [SgdResult("test", 0, "test-0", value, steps, seconds) for value in top1]
+    return [Point(steps, value, 2.0, 2.0, seconds) for value in top1]
 
 
 COMPARISON = report.Comparison(

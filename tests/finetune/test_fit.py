@@ -119,8 +119,9 @@ def test_what_needs_a_graph_says_so(network):
 @pytest.mark.parametrize(
     "options,message",
     [
-        ({"steps": 0}, "must be at least 1, received 0"),
-        ({"every": 0}, "must be at least 1, received 12 and 0"),
+        ({"steps": 0}, "must be at least 1, .* received 0 and None"),
+        ({"every": 0}, "must be at least 1, .* received 12 and 0"),
+        ({"every": (3, 13)}, "stops at most steps; received 12 and \\(3, 13\\)"),
         ({"recipe": Recipe(batch_size=16)}, "batches of 16 images, received 8"),
     ],
 )
