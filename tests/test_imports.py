@@ -23,6 +23,7 @@ LEVELS = (
     ("training",),
     ("evaluation", "structure"),
     ("finetune",),
+    ("properties",),
 )
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
 # Two families of one level that must not see each other.
