@@ -21,6 +21,7 @@ import numpy as np
 
 from experiments import flags
 from ppuda_jax.config import check_types, described
+from ppuda_jax.types import ParamSpec
 
 _LOGITS, _GRADIENTS = 1e-5, 1e-4
 
@@ -172,18 +173,17 @@ def as_dtype(tree: Any, dtype: Any) -> Any:
 
 def random_params(plan: Any, seed: int = 0) -> dict[str, Any]:
     """A pytree of parameters for a plan's Flax network, scaled to keep activations near one."""
-    rng, params = np.random.default_rng(seed), {}
-    for spec in plan.params:
+    rng = np.random.default_rng(seed)
+
+    def draw(spec: ParamSpec) -> np.ndarray:
         leaf = rng.normal(size=spec.shape)
         if spec.role == "kernel":
             leaf *= np.sqrt(1.5 / np.prod(spec.shape[:-1]))
         else:
             leaf = (spec.role == "norm_scale") + 0.2 * leaf
-        tree = params
-        for key in spec.path[:-1]:
-            tree = tree.setdefault(key, {})
-        tree[spec.path[-1]] = leaf.astype(np.float32)
-    return params
+        return leaf.astype(np.float32)
+
+    return plan.as_tree(map(draw, plan.params))
 
 
 def deviation(ours: list[np.ndarray], expected: list[np.ndarray]) -> float:

@@ -98,6 +98,16 @@ class Plan:
         paths = (spec.path for spec in self.params)
         return [functools.reduce(operator.getitem, path, params) for path in paths]
 
+    def as_tree(self, leaves: Iterable[Any]) -> dict[str, Any]:
+        """The inverse of `in_order`."""
+        tree: dict[str, Any] = {}
+        for spec, leaf in zip(self.params, leaves, strict=True):
+            branch = tree
+            for name in spec.path[:-1]:
+                branch = branch.setdefault(name, {})
+            branch[spec.path[-1]] = leaf
+        return tree
+
 
 def make_plan(config: NetConfig, num_classes: int = 10, image_size: int = 32) -> Plan:
     """Resolves a network record into its operations.

@@ -16,6 +16,7 @@ from ppuda_jax.evaluation.networks import EvalNet
 from ppuda_jax.evaluation.runners import Prepared
 from ppuda_jax.ghn.loaded import LoadedGHN
 from ppuda_jax.nets.zoo import build_model
+from ppuda_jax.types import ParamSpec
 
 _HE, _LECUN = 2.0, 1.0
 
@@ -93,17 +94,13 @@ def he_params(plan: Plan, seed: int, gain: float = _HE) -> dict[str, Any]:
       gain: variance of a kernel times its fan-in.
     """
     rng = np.random.default_rng(seed)
-    tree: dict[str, Any] = {}
-    for spec in plan.params:
+
+    def draw(spec: ParamSpec) -> np.ndarray:
         if spec.role == "kernel":
             deviation = math.sqrt(gain / math.prod(spec.shape[:-1]))
-            leaf = deviation * rng.standard_normal(spec.shape, np.float32)
-        elif spec.role == "pos_enc":
-            leaf = rng.standard_normal(spec.shape, np.float32)
-        else:
-            leaf = np.full(spec.shape, float(spec.role == "norm_scale"), np.float32)
-        branch = tree
-        for key in spec.path[:-1]:
-            branch = branch.setdefault(key, {})
-        branch[spec.path[-1]] = leaf
-    return tree
+            return deviation * rng.standard_normal(spec.shape, np.float32)
+        if spec.role == "pos_enc":
+            return rng.standard_normal(spec.shape, np.float32)
+        return np.full(spec.shape, float(spec.role == "norm_scale"), np.float32)
+
+    return plan.as_tree(map(draw, plan.params))

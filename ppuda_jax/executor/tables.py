@@ -7,9 +7,10 @@ Legend: `M` networks, `T` and `V` rows of matrices and vectors, `I, O` channels.
 """
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
+import jax
 import numpy as np
 
 from ppuda_jax.executor.arrays import Programs, Tables
@@ -175,54 +176,73 @@ def pack_params(
             raise CapacityError(f"table {name} has {have} rows, the meta-batch needs {want}.")
     plan = programs[0].plan
     tables = empty_tables(programs[0].variant, len(programs), capacity, plan.num_classes)
-    mat_start = {name: 0 for name, _ in capacity.mats}
-    vec_start = {name: 0 for name, _ in capacity.vecs}
-    for index, (program, tree) in enumerate(zip(programs, params, strict=True)):
-        leaves = [_leaf(tree, spec.path) for spec in program.plan.params]
-        for name, rows in program.mat_rows.items():
-            start, mat_start[name] = mat_start[name], mat_start[name] + len(rows)
-            _fill_mats(tables.mats[name][start : mat_start[name]], rows, leaves)
-        for name, vectors in program.vec_rows.items():
-            start, vec_start[name] = vec_start[name], vec_start[name] + len(vectors)
-            _fill_vecs(tables.vecs[name][start : vec_start[name]], vectors, leaves)
-        _fill_own(tables, index, program, leaves)
+    leaves = [
+        [np.asarray(leaf, np.float32) for leaf in program.plan.in_order(tree)]
+        for program, tree in zip(programs, params, strict=True)
+    ]
+    for entries, part in _shared(tables, programs, leaves):
+        entries[...] = part
     return tables
 
 
-def _leaf(tree: Any, path: tuple[str, ...]) -> np.ndarray:
-    for key in path:
-        tree = tree[key]
-    return np.asarray(tree, np.float32)
+def unpack_params(programs: Sequence[Program], tables: Tables) -> list[dict[str, Any]]:
+    """The inverse of `pack_params`: a pytree of NumPy arrays for each program."""
+    tables = jax.tree.map(np.asarray, tables)
+    leaves = [[np.zeros(spec.shape, np.float32) for spec in p.plan.params] for p in programs]
+    for entries, part in _shared(tables, programs, leaves):
+        part[...] = entries
+    return [p.plan.as_tree(own) for p, own in zip(programs, leaves, strict=True)]
 
 
-def _fill_mats(table: np.ndarray, rows: MatRow, leaves: list[np.ndarray]) -> None:
+def _shared(
+    tables: Tables, programs: Sequence[Program], leaves: Sequence[list[np.ndarray]]
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields (part of a table, part of a leaf) of one shape: what each parameter is in both."""
+    mat_start, vec_start = (dict.fromkeys(part, 0) for part in (tables.mats, tables.vecs))
+    for index, (program, own) in enumerate(zip(programs, leaves, strict=True)):
+        for name, rows in program.mat_rows.items():
+            start, mat_start[name] = mat_start[name], mat_start[name] + len(rows)
+            yield from _mat_parts(tables.mats[name][start : mat_start[name]], rows, own)
+        for name, vectors in program.vec_rows.items():
+            start, vec_start[name] = vec_start[name], vec_start[name] + len(vectors)
+            yield from _vec_parts(tables.vecs[name][start : vec_start[name]], vectors, own)
+        yield from _own_parts(tables, index, program, own)
+
+
+def _mat_parts(
+    table: np.ndarray, rows: MatRow, leaves: list[np.ndarray]
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     for out, row in zip(table, rows, strict=True):
         if row.param >= 0:
             leaf = leaves[row.param]
             leaf = leaf[row.tap_y, row.tap_x] if leaf.ndim == 4 else leaf
             block = leaf[row.first_in :, row.first_out :][: out.shape[0], : out.shape[1]]
-            out[: block.shape[0], : block.shape[1]] = block
+            yield out[: block.shape[0], : block.shape[1]], block
 
 
-def _fill_vecs(table: np.ndarray, rows: VecRow, leaves: list[np.ndarray]) -> None:
+def _vec_parts(
+    table: np.ndarray, rows: VecRow, leaves: list[np.ndarray]
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     for out, row in zip(table, rows, strict=True):
         if row.param >= 0:
             leaf = leaves[row.param]
             leaf = leaf[row.tap_y, row.tap_x, 0] if leaf.ndim == 4 else leaf
             block = leaf[row.first_out :][: out.shape[0]]
-            out[: block.shape[0]] = block
+            yield out[: block.shape[0]], block
 
 
-def _fill_own(tables: Tables, index: int, program: Program, leaves: list) -> None:
+def _own_parts(
+    tables: Tables, index: int, program: Program, leaves: list[np.ndarray]
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     specs = program.plan.params
     kernel = leaves[0]
-    tables.stem[index, : kernel.shape[0], : kernel.shape[1], :, : kernel.shape[3]] = kernel
+    yield tables.stem[index, : kernel.shape[0], : kernel.shape[1], :, : kernel.shape[3]], kernel
     if program.variant.attention:
-        tables.positions[index] = leaves[1][0]
+        yield tables.positions[index], leaves[1][0]
     *_, weight, bias = leaves
-    tables.classifier[index, : weight.shape[0]] = weight
-    tables.classifier_bias[index] = bias
+    yield tables.classifier[index, : weight.shape[0]], weight
+    yield tables.classifier_bias[index], bias
     if specs[-4].path[0].startswith("classifier"):
         weight, bias = leaves[-4:-2]
-        tables.hidden[index, : weight.shape[0], : weight.shape[1]] = weight
-        tables.hidden_bias[index, : bias.shape[0]] = bias
+        yield tables.hidden[index, : weight.shape[0], : weight.shape[1]], weight
+        yield tables.hidden_bias[index, : bias.shape[0]], bias

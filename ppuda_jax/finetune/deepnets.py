@@ -13,11 +13,11 @@ import jax.numpy as jnp
 
 from ppuda_jax.evaluation.executor_runner import why_not_executor
 from ppuda_jax.evaluation.networks import EvalNet
-from ppuda_jax.evaluation.parameters import he_params
+from ppuda_jax.evaluation.parameters import he_params, initial_params
 from ppuda_jax.evaluation.runners import UnfitError, count_hits
 from ppuda_jax.executor import run
 from ppuda_jax.executor.program import make_program
-from ppuda_jax.executor.tables import CapacityError, pack_params
+from ppuda_jax.executor.tables import CapacityError, pack_params, unpack_params
 from ppuda_jax.finetune.network import Trainable, classifier_paths, of_apply
 from ppuda_jax.finetune.recipe import Recipe
 from ppuda_jax.ghn.loaded import LoadedGHN
@@ -96,6 +96,7 @@ def in_executor(net: EvalNet, batch_size: int, memory_limit_gib: float = 4.0) ->
         graph_from_plan(plan),
         functools.partial(he_params, plan),
         pack,
+        lambda tables: unpack_params([program], tables)[0],
         predict,
     )
 
@@ -151,6 +152,7 @@ def on_host(net: EvalNet, batch_size: int) -> Trainable:
         graph,
         functools.partial(he_params, plan),
         pack,
+        plan.as_tree,
         predict,
     )
 
@@ -248,10 +250,6 @@ def hand_made(net: EvalNet) -> Trainable:
     module = build_model(net.model, net.num_classes, net.image_size)
     image = jax.ShapeDtypeStruct((2, net.image_size, net.image_size, 3), jnp.float32)
     shapes = jax.eval_shape(module.init, jax.random.key(0), image)["params"]
-
-    def initial(seed: int) -> Any:
-        drawn = jax.jit(module.init)(jax.random.key(seed), jnp.zeros(image.shape))
-        return drawn["params"]
-
     graph = trace_graph(module.apply, {"params": shapes}, image)
+    initial = functools.partial(initial_params, net)
     return of_apply(module.apply, initial, graph, name=net.name, key=net.fingerprint)

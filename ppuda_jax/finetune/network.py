@@ -41,6 +41,7 @@ class Trainable:
       graph: its graph, for predictions; None if it has none.
       initial: random parameters by seed, as the network's own pytree.
       pack: the network's own pytree -> `Params`.
+      unpack: its inverse.
       predict: `Params` that a hypernetwork predicts; with the network's own pytree as a second
         argument, the classifier is taken from there (paper, section 5.3).
       state: what it keeps besides its parameters at the start.
@@ -52,6 +53,7 @@ class Trainable:
     graph: ArchGraph | None
     initial: Callable[[int], Any]
     pack: Callable[[Any], Params]
+    unpack: Callable[[Params], Any]
     predict: Callable[..., Params]
     state: Any = ()
 
@@ -123,6 +125,7 @@ def of_apply(
         graph,
         initial,
         lambda params: jax.tree.map(jnp.asarray, params),
+        lambda params: params,
         predict,
         dict(state or {}),
     )

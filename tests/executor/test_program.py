@@ -3,6 +3,7 @@
 import dataclasses
 from collections import Counter
 
+import jax
 import numpy as np
 import pytest
 
@@ -17,6 +18,7 @@ from ppuda_jax.executor.tables import (
     pack_params,
     rows_needed,
     stack_programs,
+    unpack_params,
 )
 from ppuda_jax.executor.variants import UnsupportedPlanError, variant_of
 from tests.networks import plan_of, random_params
@@ -108,6 +110,24 @@ def test_too_small_a_capacity_is_refused():
     less = dataclasses.replace(need, mats=tuple((name, rows - 1) for name, rows in need.mats))
     with pytest.raises(CapacityError, match="table s0 has"):
         pack_params([program], [random_params(program.plan)], less)
+
+
+@pytest.mark.parametrize(
+    "cells,options",
+    [
+        ("sep_conv_3x3:0 cse:1", {"fc_layers": 2}),
+        ("msa:0 dil_conv_5x5:1", {"stem_type": 1}),
+        ("conv_7x1_1x7:0 skip_connect:0", {"glob_avg": False, "C_mult": 2}),
+    ],
+)
+def test_what_is_packed_is_unpacked(cells, options):
+    programs = [make_program(plan_of(cells, cells, **options))] * 2
+    trees = [random_params(programs[0].plan, seed) for seed in range(2)]
+    unpacked = unpack_params(programs, pack_params(programs, trees))
+    for tree, found in zip(trees, unpacked, strict=True):
+        assert jax.tree.structure(found) == jax.tree.structure(tree)
+        for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(tree), strict=True):
+            np.testing.assert_array_equal(a, b)
 
 
 def test_unsupported_plans_say_what_to_do():
