@@ -2,10 +2,12 @@
 
 Without flags it takes the shipped GHN-2 to scikit-learn's digits in a few minutes, and ends with a
 table, a picture and what to do next. Any field of `TrainConfig` is a flag; the recipes are in
-`experiments/configs`. A run found in `--workdir` is resumed.
+`experiments/configs`. A run found in `--workdir` is resumed. `--teacher` and `--teacher_terms` add
+terms to the objective: trained networks, fine-tunability, norms (docs/teachers.md).
 """
 
 import dataclasses
+import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -44,6 +46,10 @@ def base_of(given: Mapping[str, str]) -> TrainFlags:
     settings = recipe(dataset)
     folder = f"runs/{given.get('model', settings.model)}-{short_name(dataset)}"
     fields = {f.name: getattr(settings, f.name) for f in dataclasses.fields(TrainConfig)}
+    if "teacher" in given or "teacher_terms" in given:
+        folder += "-taught"
+    if "teacher" in given:
+        fields["max_variants"] = None  # of the few architectures that have a teacher all are taken
     return TrainFlags(**(fields | {"workdir": settings.workdir or folder}))
 
 
@@ -65,6 +71,8 @@ def run(options: TrainFlags) -> str | None:
         f"{settings.meta_batch_size} networks and {settings.batch_size} images a step: "
         f"{spec.name}, {task.images.num_images} images of {spec.num_classes} classes"
     )
+    if not settings.terms.plain:
+        say(objective(settings))
     result = train(settings, task)
     skipped = f", {result.skipped} updates skipped" if result.skipped else ""
     say(
@@ -77,6 +85,24 @@ def run(options: TrainFlags) -> str | None:
     from experiments import report
 
     return report.training_report(settings, task, result)
+
+
+def objective(settings: TrainConfig) -> str:
+    """The terms of the objective, and where its architectures and teachers come from."""
+    terms = settings.terms
+    text = " + ".join(f"{getattr(terms, name):g} {name}" for name in terms.names)
+    if settings.teacher is None:
+        return f"objective: {text}"
+    if pathlib.Path(settings.teacher).expanduser().is_file():
+        return f"objective: {text}, taught by the one network {settings.teacher}"
+    from ppuda_jax.teachers.store import open_store
+
+    store = open_store(settings.teacher)
+    count = len(store.split(settings.teacher_held_out)[0])
+    return (
+        f"objective: {text}; each architecture needs a teacher of its own, so that architectures "
+        f"are drawn from the {count} of {len(store)} in {settings.teacher} that are not held out"
+    )
 
 
 def validation(settings: TrainConfig) -> Callable[[Any, int], Mapping[str, float]] | None:

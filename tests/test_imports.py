@@ -19,7 +19,7 @@ LEVELS = (
     ("ghn", "nets", "tracing"),
     ("executor", "convert", "params_io"),
     ("prediction", "programs", "data", "checkpoints", "parallel", "calibration", "visualization"),
-    ("hostloop", "zoo"),
+    ("hostloop", "teachers", "zoo"),
     ("training",),
     ("evaluation", "structure"),
     ("finetune",),

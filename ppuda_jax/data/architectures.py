@@ -41,6 +41,7 @@ class DeepNets:
             passes, each in its own order.
         bnfree_share: share of the sampled networks that have no norm whatever the split says;
             they are spread evenly over the stream.
+        given: records to go through instead of sampling, like those of a file.
     """
 
     variant_of: VariantOf
@@ -51,6 +52,7 @@ class DeepNets:
     seed: int = 0
     path: str | None = None
     bnfree_share: float = 0.0
+    given: tuple[NetConfig, ...] = ()
 
     def __post_init__(self) -> None:
         if self.path is not None and self.bnfree_share:
@@ -61,6 +63,9 @@ class DeepNets:
 
     def config(self, index: int) -> NetConfig:
         """Architecture `index` of the stream."""
+        if self.given:
+            epoch, position = divmod(index, len(self.given))
+            return self.given[int(_order(len(self.given), self.seed, epoch)[position])]
         if self.path is None:
             spec = get_split(self.split)
             if index * _GOLDEN % 1.0 < self.bnfree_share:

@@ -6,11 +6,10 @@ Legend: `K` classes.
 import collections
 import dataclasses
 import functools
-import hashlib
-import json
 import os
 from collections.abc import Iterator, Sequence
 
+from ppuda_jax.archs.fingerprint import fingerprint
 from ppuda_jax.archs.genotypes import VIT_CONFIG, NetConfig
 from ppuda_jax.archs.hdf5 import load_split, meta_path_of
 from ppuda_jax.archs.meta_json import MetaFile
@@ -62,9 +61,8 @@ class EvalNet:
     @functools.cached_property
     def fingerprint(self) -> str:
         """Differs for different networks, also where they have the same name."""
-        record = self.model if self.config is None else self.config.to_dict()
-        text = json.dumps([record, self.num_classes, self.image_size], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        record = self.model if self.config is None else self.config
+        return fingerprint(record, self.num_classes, self.image_size)
 
     @functools.cached_property
     def plan(self) -> Plan | None:

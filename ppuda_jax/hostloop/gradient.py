@@ -9,8 +9,8 @@ Legend: `M` networks of a meta-batch, `B` images, `S` pixels of an image, `K` cl
 
 import concurrent.futures
 import functools
-from collections.abc import Callable, Hashable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -23,9 +23,18 @@ from ppuda_jax.hostloop.predictor import Pages, Predictor, Theta
 from ppuda_jax.hostloop.run import Call, calls_of_leaves, calls_of_pages
 from ppuda_jax.hostloop.steps import Step, StepKey
 
+T = TypeVar("T")
+
 Maps = tuple[jax.Array, ...]
 Pull = Callable[[int, Maps, jax.Array], Maps]
 """(number of a step, its maps, cotangent of its output) -> cotangents of its maps."""
+
+
+Score = Callable[[jax.Array], tuple[T, jax.Array]]
+"""Logits [B, K] -> what is made of them, cotangent of the logits."""
+
+Labelled = tuple[jax.Array, jax.Array]
+"""Images [B, S, S, 3], normalised, in the dtype of the functions, and labels int32 [B]."""
 
 
 class Scores(NamedTuple):
@@ -35,11 +44,49 @@ class Scores(NamedTuple):
     accuracy: jax.Array
 
 
+class PagesObjective(Protocol):
+    """An objective of one network, as a function of its parameters in pages."""
+
+    def request(self, networks: Sequence[Network]) -> None:
+        """Starts to compile what these networks need and is not compiled yet."""
+
+    def close(self) -> None:
+        """Compiles nothing more."""
+
+    def __call__(
+        self,
+        network: Network,
+        pages: Pages,
+        images: jax.Array,
+        labels: jax.Array,
+        key: jax.Array | None,
+        smoothing: jax.Array,
+        share: jax.Array,
+        further: Sequence[Labelled],
+    ) -> tuple[Mapping[str, jax.Array], Pages]:
+        """Scores float32 [], `loss` and `accuracy` among them, and the gradient of the pages.
+
+        Args:
+          network: the network.
+          pages: its parameters.
+          images: [B, S, S, 3] normalised.
+          labels: int32 [B].
+          key: of the dropout, or None for none.
+          smoothing: of the labels.
+          share: the gradient is that of the loss times this number.
+          further: other batches, for objectives that look further.
+        """
+
+
 class MetaGradient:
     """Losses and gradients of meta-batches, for any networks."""
 
     def __init__(
-        self, predictor: Predictor, functions: StepFunctions, networks_at_once: int
+        self,
+        predictor: Predictor,
+        functions: StepFunctions,
+        networks_at_once: int,
+        objective: PagesObjective | None = None,
     ) -> None:
         """Prepares; compiles nothing.
 
@@ -47,8 +94,10 @@ class MetaGradient:
           predictor: the hypernetwork's functions.
           functions: those of the networks' steps.
           networks_at_once: networks that run side by side; each keeps its maps in memory.
+          objective: of each network, cross-entropy by default (paper, Eq. 1).
         """
         self._predictor, self._functions = predictor, functions
+        self._objective = CrossEntropy(functions) if objective is None else objective
         self._pool = concurrent.futures.ThreadPoolExecutor(networks_at_once, "network")
         self._rehearsals = concurrent.futures.ThreadPoolExecutor(1, "rehearse")
         self._rehearsed: dict[Hashable, concurrent.futures.Future[None]] = {}
@@ -64,6 +113,7 @@ class MetaGradient:
             self._rehearse(theta, network)
         for network in networks:
             request_gradient(self._functions, "pages", network.steps)
+        self._objective.request(networks)
 
     def _rehearse(self, theta: Theta, network: Network) -> "concurrent.futures.Future[None]":
         """Compiles the hypernetwork's own functions for networks of this size, in the background.
@@ -86,6 +136,7 @@ class MetaGradient:
         for pool in (self._pool, self._rehearsals):
             pool.shutdown(wait=False, cancel_futures=True)
         self._functions.close()
+        self._objective.close()
 
     def __call__(
         self,
@@ -95,6 +146,7 @@ class MetaGradient:
         labels: jax.Array,
         key: jax.Array | None,
         label_smoothing: float = 0.0,
+        further: Sequence[Labelled] = (),
     ) -> tuple[jax.Array, dict[str, jax.Array], dict[str, Any]]:
         """Mean loss of predicted networks (paper, Eq. 1) and its gradient.
 
@@ -105,9 +157,11 @@ class MetaGradient:
           labels: int32 [B].
           key: PRNG key of dropout in two-layer heads (consumed); None for none.
           label_smoothing: as in `executor.run.mean_loss`.
+          further: other batches, for objectives that look further.
 
         Returns:
-          The loss float32 [], `loss` and `accuracy` per network [M], and the gradient of theta.
+          The loss float32 [], the objective's scores per network [M] (`loss` and `accuracy` at
+          least), and the gradient of theta.
         """
         self.request(theta, networks)
         smoothing = jnp.float32(label_smoothing)
@@ -122,6 +176,7 @@ class MetaGradient:
                 None if key is None else jax.random.fold_in(key, number),
                 smoothing,
                 share,
+                further,
             )
             for number, network in enumerate(networks)
         ]
@@ -131,7 +186,7 @@ class MetaGradient:
             score, gradient = job.result()
             scores.append(score)
             total = _add_trees(total, gradient)
-        stacked = {name: jnp.stack([getattr(s, name) for s in scores]) for name in Scores._fields}
+        stacked = {name: jnp.stack([each[name] for each in scores]) for name in scores[0]}
         return jnp.mean(stacked["loss"]), stacked, total
 
     def _one(
@@ -143,15 +198,32 @@ class MetaGradient:
         key: jax.Array | None,
         smoothing: jax.Array,
         share: jax.Array,
-    ) -> tuple[Scores, dict[str, Any]]:
+        further: Sequence[Labelled],
+    ) -> tuple[Mapping[str, jax.Array], dict[str, Any]]:
         """Scores of one network, and the gradient of `share` times its loss."""
         self._rehearse(theta, network).result()
         features = self._predictor.features(theta, network)
         pages = self._predictor.decode(theta, network, features)
-        scores, gradient = self.of_pages(network, pages, images, labels, key, smoothing, share)
+        scores, gradient = self._objective(
+            network, pages, images, labels, key, smoothing, share, further
+        )
         return scores, self._predictor.pullback(theta, network, features, gradient)
 
-    def of_pages(
+
+class CrossEntropy:
+    """The published objective; satisfies `PagesObjective`."""
+
+    def __init__(self, functions: StepFunctions) -> None:
+        """Of networks with these functions."""
+        self._functions = functions
+
+    def request(self, networks: Sequence[Network]) -> None:
+        """See `PagesObjective`; whoever runs networks compiles their gradients."""
+
+    def close(self) -> None:
+        """See `PagesObjective`."""
+
+    def __call__(
         self,
         network: Network,
         pages: Pages,
@@ -160,29 +232,52 @@ class MetaGradient:
         key: jax.Array | None,
         smoothing: jax.Array,
         share: jax.Array,
-    ) -> tuple[Scores, Pages]:
-        """Scores of one network, and the gradient of `share` times its loss in its pages."""
-        calls = calls_of_pages(self._functions, network.steps, network.places, pages)
-        gradient = {
-            block: [jnp.zeros_like(page) for page in group] for block, group in pages.items()
-        }
+        further: Sequence[Labelled],
+    ) -> tuple[Mapping[str, jax.Array], Pages]:
+        """See `PagesObjective`."""
+        del further
+        score = score_labels(labels, smoothing, share)
+        scores, gradient = pages_gradient(self._functions, network, pages, images, key, score)
+        return scores._asdict(), gradient
 
-        def pull(number: int, maps: Maps, g: jax.Array) -> Maps:
-            call = calls[number]
-            owners = list(zip(blocks_of(call.step.key), network.places[number].pages, strict=True))
-            written, g_maps = self._functions.get("pullback", call.step.key)(
-                tuple(gradient[block][page] for block, page in owners),
-                *call.params,
-                maps,
-                _key_of(call.step, key),
-                g,
-            )
-            for (block, page), rows in zip(owners, written, strict=True):
-                gradient[block][page] = rows
-            return g_maps
 
-        scores = walk(calls, images, labels, key, smoothing, share, pull)
-        return scores, {block: tuple(group) for block, group in gradient.items()}
+def pages_gradient(
+    functions: StepFunctions,
+    network: Network,
+    pages: Pages,
+    images: jax.Array,
+    key: jax.Array | None,
+    score: Score[T],
+) -> tuple[T, Pages]:
+    """What is made of a network's logits, and the gradient of its pages.
+
+    Args:
+      functions: those of the network's steps.
+      network: the network.
+      pages: its parameters.
+      images: [B, S, S, 3] normalised, in the dtype of the functions.
+      key: PRNG key of dropout in two-layer heads (consumed); None for none.
+      score: what is made of the logits, with their cotangent.
+    """
+    calls = calls_of_pages(functions, network.steps, network.places, pages)
+    gradient = {block: [jnp.zeros_like(page) for page in group] for block, group in pages.items()}
+
+    def pull(number: int, maps: Maps, g: jax.Array) -> Maps:
+        call = calls[number]
+        owners = list(zip(blocks_of(call.step.key), network.places[number].pages, strict=True))
+        written, g_maps = functions.get("pullback", call.step.key)(
+            tuple(gradient[block][page] for block, page in owners),
+            *call.params,
+            maps,
+            _key_of(call.step, key),
+            g,
+        )
+        for (block, page), rows in zip(owners, written, strict=True):
+            gradient[block][page] = rows
+        return g_maps
+
+    scores = walk(calls, images, key, score, pull)
+    return scores, {block: tuple(group) for block, group in gradient.items()}
 
 
 def request_gradient(functions: StepFunctions, source: Source, steps: Sequence[Step]) -> None:
@@ -223,26 +318,31 @@ def leaf_gradient(
         gradient.update(zip(call.step.params, g_leaves, strict=True))
         return g_maps
 
-    scores = walk(calls, images, labels, key, smoothing, 1.0, pull)
+    scores = walk(calls, images, key, score_labels(labels, smoothing, 1.0), pull)
     return scores, [gradient[number] for number in range(len(leaves))]
+
+
+def score_labels(
+    labels: jax.Array, smoothing: jax.Array | float, share: jax.Array | float
+) -> Score[Scores]:
+    """Scores logits by labels; the cotangent is that of `share` times the cross-entropy."""
+    return lambda logits: _score(logits, labels, smoothing, share)
 
 
 def walk(
     calls: Sequence[Call],
     images: jax.Array,
-    labels: jax.Array,
     key: jax.Array | None,
-    smoothing: jax.Array | float,
-    share: jax.Array | float,
+    score: Score[T],
     pull: Pull,
-) -> Scores:
+) -> T:
     """Runs a network forwards with its maps kept, and backwards through `pull`."""
     values: dict[int, jax.Array] = {0: images}
     for call in calls:
         maps = tuple(values[value] for value in call.step.inputs)
         values[call.step.output] = call.function(*call.params, maps, _key_of(call.step, key))
     output = calls[-1].step.output
-    scores, g_logits = _score(values[output], labels, smoothing, share)
+    scores, g_logits = score(values[output])
     cotangents = {output: g_logits}
     for number in reversed(range(len(calls))):
         step = calls[number].step

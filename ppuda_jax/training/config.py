@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ppuda_jax.config import check_types, described
+from ppuda_jax.training.terms import TERMS, Terms, parse_terms
 
 Schedule = Literal["multistep", "cosine", "constant"]
 
@@ -73,6 +74,25 @@ class TrainConfig:
     init_from: str | None = described(
         None, "GHN whose theta a new run starts from: a shipped name, a run's folder or a .pt file"
     )
+    teacher: str | None = described(
+        None,
+        "folder of trained networks, made by experiments.train_zoo, or one file of it. "
+        "Architectures are then drawn from the folder, as each needs a trained network of its own; "
+        "a single file teaches all architectures by its logits (distill)",
+    )
+    teacher_terms: tuple[str, ...] = described(
+        (),
+        f"terms of the objective with their weights, such as distill:1,regress:0.1, of "
+        f"{', '.join(TERMS)}; that of the task is 1 if it is not given. reptile and norm need no "
+        "teacher",
+    )
+    temperature: float = described(4.0, "distill: that both networks' logits are divided by")
+    scale_free: bool = described(
+        False, "regress: compare the directions alone of filters before a norm"
+    )
+    teacher_held_out: float = described(0.1, "share of the teachers' architectures left out")
+    reptile_steps: int = described(3, "reptile: steps of SGD from the predicted parameters (k)")
+    reptile_rate: float = described(0.01, "reptile: their learning rate")
     compute_dtype: Literal["float32", "bfloat16"] = described(
         "float32", "type of the target networks' activations"
     )
@@ -141,6 +161,9 @@ class TrainConfig:
             "head_rate",
             "grad_clip",
             "probe_archs",
+            "temperature",
+            "reptile_steps",
+            "reptile_rate",
         )
         for name in positive:
             _require(getattr(self, name) > 0, name, "must be above zero", getattr(self, name))
@@ -184,6 +207,33 @@ class TrainConfig:
             "are rising fractions of the run, between 0 and 1",
             marks,
         )
+
+        held_out = self.teacher_held_out
+        _require(0 <= held_out < 1, "teacher_held_out", "must be in [0, 1)", held_out)
+        self._check_teacher()
+
+    @property
+    def terms(self) -> Terms:
+        """The objective's terms."""
+        return parse_terms(self.teacher_terms)
+
+    def _check_teacher(self) -> None:
+        taught = self.terms.taught
+        if taught and self.teacher is None:
+            raise ValueError(
+                f"teacher_terms {', '.join(taught)} need trained networks: pass --teacher=DIR, a "
+                "folder that experiments.train_zoo made"
+            )
+        if self.teacher is not None and not taught:
+            raise ValueError(
+                f"teacher={self.teacher!r} teaches nothing without one of the terms distill, "
+                f"regress and regress_unaligned, received teacher_terms={self.teacher_terms}"
+            )
+        if self.teacher is not None and (self.arch_file is not None or self.bnfree_share):
+            raise ValueError(
+                "architectures are drawn from the teachers, so leave out arch_file and "
+                f"bnfree_share, received {self.arch_file!r} and {self.bnfree_share}"
+            )
 
     def total_steps(self, num_images: int) -> int:
         """Updates in the whole run, a multiple of `steps_per_dispatch` (rounded up)."""

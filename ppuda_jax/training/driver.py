@@ -75,9 +75,18 @@ def choose_driver(config: TrainConfig, topology: parallel.Topology) -> Literal["
     """What runs the networks of a run on these devices.
 
     Raises:
-        ValueError: the host is asked to drive several devices.
+        ValueError: the host is asked to drive several devices, or the executor to run other terms
+            of the objective than the task.
     """
     alone = topology.mesh is None
+    if not config.terms.plain:
+        if config.driver == "executor" or not alone:
+            raise ValueError(
+                f"the terms {', '.join(config.terms.names)} of the objective need the host's "
+                "driver, on one device: set driver=host and num_devices=1; the executor has the "
+                f"task alone, received driver={config.driver!r} on {topology.num_shards} devices"
+            )
+        return "host"
     if config.driver == "auto":
         return "host" if alone and topology.devices[0].platform == "cpu" else "executor"
     if config.driver == "host" and not alone:

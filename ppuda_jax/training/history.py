@@ -14,7 +14,9 @@ from ppuda_jax.training.metrics import read_metrics
 _POINTS = 60  # of a learning curve
 _CURVE = ("step", "seconds", "loss", "accuracy")
 # Places on a machine, which tell nothing about the training elsewhere.
-_PLACES = frozenset({"data_dir", "arch_file", "init_from", "compilation_cache", "workdir"})
+_PLACES = frozenset(
+    {"data_dir", "arch_file", "init_from", "teacher", "compilation_cache", "workdir"}
+)
 
 
 def with_history(ghn: LoadedGHN) -> LoadedGHN:

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import logging
+import pathlib
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -11,7 +12,8 @@ import jax
 
 from ppuda_jax import checkpoints, parallel
 from ppuda_jax.data.architectures import Build, DeepNets, VariantOf
-from ppuda_jax.data.batches import LoadFn, training_images
+from ppuda_jax.data.batches import LoadFn, TrainingImages, training_images
+from ppuda_jax.data.spec import DatasetSpec
 from ppuda_jax.executor.layout import Variant
 from ppuda_jax.executor.variants import find_variant, variant_of
 from ppuda_jax.ghn import config as ghn_configs
@@ -20,11 +22,13 @@ from ppuda_jax.ghn.loaded import LoadedGHN
 from ppuda_jax.ghn.model import init_theta
 from ppuda_jax.ghn.transfer import with_classes
 from ppuda_jax.prediction.meta_batch import build_meta_batch
+from ppuda_jax.teachers.store import Teacher, TeacherError, TeacherStore, open_store
 from ppuda_jax.training.config import TrainConfig
 from ppuda_jax.training.driver import choose_driver
 from ppuda_jax.training.executor_driver import ExecutorDriver
 from ppuda_jax.training.history import with_history
 from ppuda_jax.training.host_driver import HostDriver, build_networks
+from ppuda_jax.training.host_terms import build_planned
 from ppuda_jax.training.objective import meta_loss
 from ppuda_jax.training.step import LossFn
 from ppuda_jax.training.task import EvaluateFn, MakeDriver, Task
@@ -71,12 +75,15 @@ def deepnets_task(settings: TrainConfig, evaluate: EvaluateFn | None = None) -> 
     )
     spec = images.spec
     ghn = ghn_config(settings, spec.image_size, spec.num_classes)
+    teachers, shared = _teachers(settings, spec)
     variant_of_plan: VariantOf = variant_of
     build: Build = functools.partial(build_meta_batch, weight_norm=ghn.weight_norm)
     make_driver: MakeDriver = functools.partial(_executor, ghn, images.load)
     if choose_driver(settings, parallel.make_topology(settings.num_devices)) == "host":
-        variant_of_plan, build = find_variant, functools.partial(build_networks, ghn)
-        make_driver = functools.partial(_host, ghn, images.load)
+        variant_of_plan = find_variant
+        build_each = build_networks if settings.terms.plain else build_planned
+        build = functools.partial(build_each, ghn)
+        make_driver = functools.partial(_host, ghn, images, teachers, shared)
     networks = DeepNets(
         variant_of_plan,
         build,
@@ -85,8 +92,12 @@ def deepnets_task(settings: TrainConfig, evaluate: EvaluateFn | None = None) -> 
         seed=settings.seed,
         path=settings.arch_file,
         bnfree_share=settings.bnfree_share,
+        given=() if teachers is None else teachers.configs,
     )
     metadata = spec.to_metadata()
+    taught_by = teachers if shared is None else open_store(shared.path)
+    if taught_by is not None:
+        metadata["teachers"] = taught_by.digest
     if settings.init_from is None:
         theta: Mapping[str, Any] = init_theta(ghn, jax.random.key(settings.seed))
     else:
@@ -95,6 +106,27 @@ def deepnets_task(settings: TrainConfig, evaluate: EvaluateFn | None = None) -> 
         metadata["training"] = given.metadata.get("training", [])
     record = checkpoints.ghn_record(ghn, metadata)
     return Task(networks, make_driver, images, theta, record, evaluate)
+
+
+def _teachers(
+    settings: TrainConfig, images: DatasetSpec
+) -> tuple[TeacherStore | None, Teacher | None]:
+    """Trained networks of a run's architectures, or the one that teaches any."""
+    if settings.teacher is None:
+        return None, None
+    store = open_store(settings.teacher)
+    store.check_images(images)
+    if pathlib.Path(store.name).expanduser().is_dir():
+        return store.split(settings.teacher_held_out)[0], None
+    alone = settings.terms.of_architectures
+    if alone:
+        raise TeacherError(
+            f"teacher={settings.teacher!r} is one trained network, which teaches other "
+            f"architectures by its logits alone (distill), received the terms {', '.join(alone)}: "
+            "pass the folder, whose architectures are then trained on"
+        )
+    (shared,) = store.teachers.values()
+    return None, shared
 
 
 def _given(name: str, ghn: GHNConfig, rng: jax.Array) -> LoadedGHN:
@@ -124,10 +156,15 @@ def _executor(
 
 
 def _host(
-    ghn: GHNConfig, load: LoadFn, settings: TrainConfig, topology: parallel.Topology
+    ghn: GHNConfig,
+    images: TrainingImages,
+    teachers: TeacherStore | None,
+    shared: Teacher | None,
+    settings: TrainConfig,
+    topology: parallel.Topology,
 ) -> HostDriver:
     del topology  # the one device that arrays are on
-    return HostDriver(ghn, load, settings)
+    return HostDriver(ghn, images, settings, teachers, shared)
 
 
 def _loss_for(ghn: GHNConfig, settings: TrainConfig, variant: Variant) -> LossFn:

@@ -10,7 +10,11 @@ from flax import serialization
 from ppuda_jax import checkpoints, config, parallel
 from ppuda_jax.training.config import TrainConfig
 from ppuda_jax.training.state import TrainState, best_theta
-from ppuda_jax.training.task import refuse_other_images, refuse_other_run
+from ppuda_jax.training.task import (
+    refuse_other_images,
+    refuse_other_run,
+    refuse_other_teachers,
+)
 
 Record = dict[str, Any]
 
@@ -81,6 +85,7 @@ class RunStore:
         if folder.parent.name == "last":  # the best one may be from before the length was changed
             refuse_other_run(self._settings, record["settings"], folder)
             refuse_other_images(self._metadata, record["metadata"], folder)
+            refuse_other_teachers(self._metadata, record["metadata"], folder)
         best = checkpoints.read_tree(folder / "theta", best_theta(fresh))
         rest = checkpoints.read_tree(folder / "run", _run_arrays(fresh))
         name = "theta" if fresh.average is None else "average"

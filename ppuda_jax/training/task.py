@@ -112,6 +112,17 @@ def refuse_other_images(
         )
 
 
+def refuse_other_teachers(
+    current: Mapping[str, Any], saved: Mapping[str, Any], where: str | os.PathLike[str]
+) -> None:
+    """Raises ValueError unless a run goes on with the trained networks that it was taught by."""
+    if current.get("teachers") != saved.get("teachers"):
+        raise ValueError(
+            f"{where} was taught by other trained networks than are there now; restore them, or "
+            "choose another workdir"
+        )
+
+
 def refuse_other_run(
     settings: TrainConfig, saved: Mapping[str, Any], where: str | os.PathLike[str]
 ) -> None:

@@ -1,0 +1,1 @@
+"""Trained networks: kept in a folder, aligned, and compared with predicted parameters."""
