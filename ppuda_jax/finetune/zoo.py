@@ -14,9 +14,9 @@ from ppuda_jax.data.batches import TrainingImages
 from ppuda_jax.evaluation.images import EvalImages
 from ppuda_jax.evaluation.networks import EvalNet
 from ppuda_jax.evaluation.results import ResultFile
+from ppuda_jax.finetune.deepnets import best_way
 from ppuda_jax.finetune.fit import fit
 from ppuda_jax.finetune.inits import Init
-from ppuda_jax.finetune.network import on_host
 from ppuda_jax.finetune.recipe import Recipe
 from ppuda_jax.teachers.record import SUFFIX, TeacherRecord, save_teacher
 
@@ -37,7 +37,7 @@ class Ended:
       start: accuracy before training.
       accuracy: at the end.
       diverged_at: step whose loss was not finite; None if there was none.
-      seconds: of training, compilation included.
+      seconds: of training, without compilation.
     """
 
     split: str
@@ -132,7 +132,7 @@ def train_zoo(
         return ended
 
     def train(net: EvalNet, seed: int) -> Ended:
-        network = on_host(net, recipe.batch_size)
+        network = best_way(net, recipe)
         own = images(seed)
         curve = fit(network, init(network, seed), own, held_out, recipe, steps=steps, seed=seed)
         last, file = curve.points[-1], ""
@@ -150,7 +150,8 @@ def train_zoo(
                 init=init_name,
                 recipe=dataclasses.asdict(recipe),
             )
-            file = save_teacher(place, record, curve.params).name
+            leaves = record.plan.in_order(network.unpack(curve.params))
+            file = save_teacher(place, record, leaves).name
         return Ended(
             *(*net.key, seed),
             file,

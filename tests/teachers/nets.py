@@ -1,7 +1,5 @@
 """Networks and parameters of these tests: one of every kind of operation, and sampled ones."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -34,20 +32,12 @@ PLANS = {
 
 def leaves_of(plan: Plan, seed: int) -> list[np.ndarray]:
     """Random parameters float64 in the order of `plan.params`."""
-    params = random_params(plan, seed)
-    found = (functools.reduce(lambda t, key: t[key], s.path, params) for s in plan.params)
-    return [np.asarray(leaf, np.float64) for leaf in found]
+    return [np.asarray(leaf, np.float64) for leaf in plan.in_order(random_params(plan, seed))]
 
 
 def logits(plan: Plan, leaves: list[np.ndarray], images: int = 3) -> np.ndarray:
     """What the network computes, in float64."""
-    tree: dict = {}
-    for spec, leaf in zip(plan.params, leaves, strict=True):
-        branch = tree
-        for key in spec.path[:-1]:
-            branch = branch.setdefault(key, {})
-        branch[spec.path[-1]] = leaf
     with jax.enable_x64(True):
         pixels = np.random.default_rng(0).standard_normal((images, 32, 32, 3))
         apply = jax.jit(lambda params, x: Network(plan).apply({"params": params}, x))
-        return np.asarray(apply(tree, jnp.asarray(pixels)))
+        return np.asarray(apply(plan.as_tree(leaves), jnp.asarray(pixels)))
