@@ -222,20 +222,12 @@ def _table(options: EvaluateConfig, ghn: Any, dataset: str, found: Mapping[str, 
 
 def columns(groups: Mapping[str, Sequence], metric: str) -> dict[str, str]:
     """Cells of our row of the table, by column."""
-    from ppuda_jax.evaluation.results import mean_and_error
+    from ppuda_jax.evaluation.results import table_row
 
-    cells = {}
-    for split, results in groups.items():
-        values = [100 * getattr(result, metric) for result in results]
-        if split == "predefined":
-            for result, value in zip(results, values, strict=True):
-                cells["resnet50" if result.index == 0 else "vit"] = f"{value:.1f}"
-            continue
-        mean, error = mean_and_error(values)
-        cells[split] = f"{mean:.1f} ± {error:.1f}"
-        if split == "test":
-            cells["test max"] = f"{max(values):.1f}"
-    return cells
+    return {
+        name: f"{value:.1f}" if error is None else f"{value:.1f} ± {error:.1f}"
+        for name, (value, error) in table_row(groups, metric).items()
+    }
 
 
 def in_papers_order(rows: Mapping[str, Mapping[str, str]], names: Sequence[str]) -> str:

@@ -128,7 +128,7 @@ def run(args: PredictConfig) -> None:
         from ppuda_jax.visualization import draw_graph
 
         draw_graph(graph, args.draw)
-    initial = _params_of(variables) if args.unsupported == "init" else None
+    initial = params_of(variables) if args.unsupported == "init" else None
     start = time.perf_counter()
     params = predict_params(
         apply_fn,
@@ -156,7 +156,7 @@ def _has_collections(variables: Any) -> bool:
     return isinstance(variables, Mapping) and "params" in variables
 
 
-def _params_of(variables: Any) -> Any:
+def params_of(variables: Any) -> Any:
     """The parameters of a network of any library."""
     return variables["params"] if _has_collections(variables) else variables
 

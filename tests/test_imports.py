@@ -29,7 +29,7 @@ LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
 # Two families of one level that must not see each other.
 STRANGERS = ({"ghn", "nets"}, {"ghn", "executor"})
 # Only these load heavy packages, and only inside functions.
-HEAVY = {"torch", "h5py", "matplotlib", "networkx", "tensorflow_datasets", "tensorflow"}
+HEAVY = {"torch", "h5py", "matplotlib", "tensorflow_datasets", "tensorflow"}
 
 
 def _modules():
@@ -97,7 +97,7 @@ DISTRIBUTIONS = {
     "sklearn": "scikit-learn",
 }
 # What extras bring; only imported where it is used.
-OF_EXTRAS = {"torch", "networkx", "safetensors"}
+OF_EXTRAS = {"torch", "safetensors"}
 
 
 def test_every_package_that_is_imported_is_required():

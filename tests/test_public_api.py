@@ -10,7 +10,7 @@ import pytest
 
 import ppuda_jax as pj
 
-HEAVY = ("tensorflow", "torch", "h5py", "matplotlib", "networkx", "tensorflow_datasets")
+HEAVY = ("tensorflow", "torch", "h5py", "matplotlib", "tensorflow_datasets")
 
 
 def test_all_is_sorted_and_exact():

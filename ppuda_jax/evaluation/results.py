@@ -122,6 +122,31 @@ def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
     return mean, math.sqrt(variance / len(values))
 
 
+def table_row(
+    groups: Mapping[str, Sequence[NetResult]], metric: str
+) -> dict[str, tuple[float, float | None]]:
+    """A row of the paper's Table 3: accuracy in % and its standard error, by column.
+
+    Args:
+      groups: results by split; the split "predefined" becomes the columns "resnet50" and "vit".
+      metric: "top1" or "top5".
+
+    Returns:
+      Column -> (accuracy, error); None where the column is a single number.
+    """
+    cells: dict[str, tuple[float, float | None]] = {}
+    for split, results in groups.items():
+        values = [100 * getattr(result, metric) for result in results]
+        if split == "predefined":
+            for result, value in zip(results, values, strict=True):
+                cells["resnet50" if result.index == 0 else "vit"] = value, None
+            continue
+        cells[split] = mean_and_error(values)
+        if split == "test":
+            cells["test max"] = max(values), None
+    return cells
+
+
 class Record(Protocol):
     """A dataclass of JSON-ready fields."""
 
@@ -170,11 +195,7 @@ class ResultFile(Generic[R]):
         config.write_atomic(self._path, "".join(json.dumps(line) + "\n" for line in lines))
 
     def _read(self) -> None:
-        try:
-            first, *rest = [json.loads(line) for line in self._path.read_text().splitlines()]
-            results = [self._record(**line) for line in rest]
-        except (ValueError, TypeError) as error:
-            raise ValueError(f"{self._path} is no file of results ({error})") from error
+        first, results = read_results(self._path, self._record)
         if first != self._identity:
             keys = sorted(set(first) | set(self._identity))
             differing = [
@@ -187,6 +208,29 @@ class ResultFile(Generic[R]):
                 "output, or remove it"
             )
         self._results = {result.key: result for result in results}
+
+
+def read_results(
+    path: str | os.PathLike[str], record: type[R]
+) -> tuple[Mapping[str, Any], list[R]]:
+    """Reads a file of results.
+
+    Args:
+      path: the file.
+      record: what a line holds.
+
+    Returns:
+      (what was evaluated, the results).
+
+    Raises:
+      ValueError: the file holds something else.
+      FileNotFoundError: there is no file.
+    """
+    try:
+        first, *rest = [json.loads(line) for line in pathlib.Path(path).read_text().splitlines()]
+        return dict(first), [record(**line) for line in rest]
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} is no file of results ({error})") from error
 
 
 def to_csv(results: Sequence[NetResult]) -> str:

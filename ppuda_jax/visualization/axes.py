@@ -2,10 +2,14 @@
 
 from typing import Any
 
+SERIES = ("#8a8a8a", "#1f6fb4", "#d9541a", "#3a923a", "#8f5bb5", "#b58900", "#00a0a0")
+"""Colours of lines, bars and points that stand beside each other."""
 
-def finish(axes: Any, chance: float) -> None:
-    """Draws the line of chance, in %, and a quiet grid; hides the upper and right side."""
-    axes.axhline(chance, color="black", linewidth=0.8, linestyle=":", label="chance")
+
+def finish(axes: Any, chance: float | None = None) -> None:
+    """Draws the line of chance, in %, if there is one, and a quiet grid; hides two sides."""
+    if chance is not None:
+        axes.axhline(chance, color="black", linewidth=0.8, linestyle=":", label="chance")
     axes.grid(axis="y", color="#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)
     for side in ("top", "right"):

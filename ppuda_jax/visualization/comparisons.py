@@ -3,22 +3,20 @@
 Legend: `E` evaluations.
 """
 
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ppuda_jax.visualization.axes import finish
-
-_COLOURS = ("#8a8a8a", "#1f6fb4", "#d9541a", "#3a923a", "#8f5bb5", "#b58900", "#00a0a0")
+from ppuda_jax.visualization.axes import SERIES, finish
+from ppuda_jax.visualization.files import Paths, write
 
 
 def draw_comparison(
     curves: Mapping[str, Mapping[str, tuple[ArrayLike, ArrayLike, ArrayLike]]],
     chance: float,
-    paths: Sequence[str | os.PathLike[str]] = (),
+    paths: Paths = None,
 ) -> Any:
     """Draws accuracy against steps with bands of one standard error, a panel for each optimiser.
 
@@ -26,7 +24,7 @@ def draw_comparison(
       curves: optimiser -> initialisation -> (steps [E], mean accuracy [E], its error [E]), in
         [0, 1].
       chance: accuracy of guessing.
-      paths: files to write; their endings decide the format.
+      paths: file or files to write; their endings decide the formats.
 
     Returns:
       The matplotlib figure.
@@ -42,7 +40,7 @@ def draw_comparison(
     panels = figure.subplots(1, len(curves), sharey=True, squeeze=False)[0]
     for axes, (optimizer, lines) in zip(panels, curves.items(), strict=True):
         for number, (init, (steps, mean, error)) in enumerate(lines.items()):
-            colour = _COLOURS[number % len(_COLOURS)]
+            colour = SERIES[number % len(SERIES)]
             x, y, e = np.asarray(steps), 100 * np.asarray(mean), 100 * np.asarray(error)
             axes.fill_between(x, y - e, y + e, color=colour, alpha=0.2, linewidth=0)
             axes.plot(x, y, color=colour, marker="o", markersize=3, linewidth=1.5, label=init)
@@ -52,6 +50,4 @@ def draw_comparison(
         finish(axes, 100 * chance)
     panels[0].set_ylabel("accuracy, %")
     panels[0].legend(frameon=False, fontsize=9)
-    for path in paths:
-        figure.savefig(os.fspath(path), dpi=150)
-    return figure
+    return write(figure, paths)

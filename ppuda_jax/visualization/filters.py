@@ -4,14 +4,18 @@ Legend: `H, W` taps, `I` and `O` channels.
 """
 
 import math
-import os
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ppuda_jax.visualization.files import Paths, write
+
 _MOST_FILTERS = 64
 _COLOURS = 3
+_SIDE = 3.2  # inches
+_GAP = 0.06  # between kernels, of their width
 
 
 def filter_tiles(kernel: ArrayLike) -> np.ndarray:
@@ -51,31 +55,38 @@ def filter_tiles(kernel: ArrayLike) -> np.ndarray:
 
 
 def draw_filters(
-    kernel: ArrayLike, path: str | os.PathLike[str] | None = None, title: str = ""
+    kernel: ArrayLike | Mapping[str, ArrayLike], path: Paths = None, title: str = ""
 ) -> Any:
-    """Draws up to 64 filters of a kernel.
+    """Draws up to 64 filters of a kernel, or of several side by side.
 
     Args:
-      kernel: [H, W, I, O]; see `filter_tiles`.
-      path: file to write (the ending decides the format), None for none.
+      kernel: [H, W, I, O], see `filter_tiles`; or such kernels by the text above each.
+      path: file or files to write (endings decide the formats), None for none.
       title: above the picture.
 
     Returns:
       The matplotlib figure.
 
     Raises:
-      ValueError: no kernel of four axes.
+      ValueError: no kernel of four axes, or none at all.
     """
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    tiles = filter_tiles(kernel)
-    shown = np.nan_to_num(tiles, nan=1.0) if tiles.ndim == 3 else np.ma.masked_invalid(tiles)
-    figure = Figure(figsize=(3.2, 3.2 * tiles.shape[0] / tiles.shape[1] + 0.3 * bool(title)))
-    axes = figure.add_subplot()
-    axes.imshow(shown, cmap="gray", vmin=0.0, vmax=1.0, interpolation="nearest")
-    axes.set_axis_off()
+    kernels = kernel if isinstance(kernel, Mapping) else {"": kernel}
+    pictures = {label: filter_tiles(values) for label, values in kernels.items()}
+    if not pictures:
+        raise ValueError("kernel must hold at least one kernel, received none")
+    ratio = max(tiles.shape[0] / tiles.shape[1] for tiles in pictures.values())
+    lines = bool(title) + any(pictures)
+    size = (_SIDE * len(pictures), _SIDE * ratio + 0.3 * lines)
+    figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(wspace=_GAP))
+    panels = figure.subplots(1, len(pictures), squeeze=False)[0]
+    for axes, (label, tiles) in zip(panels, pictures.items(), strict=True):
+        shown = np.nan_to_num(tiles, nan=1.0) if tiles.ndim == 3 else np.ma.masked_invalid(tiles)
+        axes.imshow(shown, cmap="gray", vmin=0.0, vmax=1.0, interpolation="nearest")
+        axes.set_axis_off()
+        axes.set_title(label, fontsize=9)
     if title:
-        axes.set_title(title, fontsize=9)
-    if path is not None:
-        figure.savefig(os.fspath(path), bbox_inches="tight", dpi=150)
-    return figure
+        figure.suptitle(title, fontsize=9)
+    return write(figure, path, bbox_inches="tight")

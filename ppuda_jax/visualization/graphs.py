@@ -1,17 +1,18 @@
 """Drawings of graphs, coloured by kind as in the paper (figure 1 and appendix A).
 
-networkx, of the extra `plot`, is imported when something is drawn.
-
-Legend: N nodes.
+Legend: N nodes, E edges, V virtual edges.
 """
 
-import os
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from ppuda_jax.graphs.arch_graph import ArchGraph
+from ppuda_jax.graphs.virtual_edges import MAX_DISTANCE
 from ppuda_jax.primitives import PRIMITIVES
+from ppuda_jax.visualization.files import Paths, write
+from ppuda_jax.visualization.layered import Layout, layered
 
 _ORDER = (
     "sep_conv",
@@ -33,6 +34,11 @@ _ORDER = (
 _FIXED = {"bias": (1.0, 0.0, 1.0), "msa": (0.04, 0.04, 0.04), "ln": (1.0, 1.0, 0.0)}
 _SQUARES = ("bn", "ln", "pos_enc", "input")
 
+_UNIT = 0.2  # inches between rows
+_NODE, _LABELLED = 1.2, 3.4  # width of a node in units, without and with its kind beside it
+_DOT = 30.0  # area of a node, in square points
+_LEGEND, _ENTRY = 1.4, 0.17  # inches: width of the legend, height of a line of it
+
 
 def kind_colours() -> dict[str, tuple[float, float, float]]:
     """The colour of each kind of node, as (red, green, blue) from 0 to 1."""
@@ -43,90 +49,135 @@ def kind_colours() -> dict[str, tuple[float, float, float]]:
     return colours | _FIXED
 
 
-def node_positions(graph: ArchGraph) -> np.ndarray:
-    """Places nodes in rows by depth.
-
-    Args:
-      graph: the graph.
-
-    Returns:
-      [N, 2] float: x spreads the nodes of one depth, y is minus the depth.
-    """
-    depth = np.zeros(graph.num_nodes, np.int64)
-    for source, target in graph.edges.tolist():
-        depth[target] = max(depth[target], depth[source] + 1)
-    # Sources other than the input (positional encodings) stand just above what they feed.
-    for source, target in graph.edges.tolist()[::-1]:
-        if source and not (graph.edges[:, 1] == source).any():
-            depth[source] = depth[target] - 1
-    positions = np.zeros((graph.num_nodes, 2))
-    for level in np.unique(depth):
-        members = np.flatnonzero(depth == level)
-        positions[members, 0] = np.arange(members.size) - (members.size - 1) / 2
-        positions[members, 1] = -level
-    return positions
-
-
-def draw_graph(graph: Any, path: str | os.PathLike[str] | None = None, labels: bool = False) -> Any:
-    """Draws a graph, one-hop edges only.
+def draw_graph(
+    graph: Any,
+    path: Paths = None,
+    labels: bool = False,
+    *,
+    virtual_edges: int = 1,
+    title: str = "",
+) -> Any:
+    """Draws a graph from the input down, in several columns where it is deep.
 
     Args:
       graph: `ArchGraph` or the GraphsTuple of one architecture.
-      path: file to write (the ending decides the format), None for none.
+      path: file or files to write (endings decide the formats), None for none.
       labels: writes the kind beside each node.
+      virtual_edges: longest path whose virtual edge is drawn, up to the published cutoff 50; 1
+        draws the one-hop edges alone.
+      title: above the drawing; numbers of nodes and edges follow it.
 
     Returns:
       The matplotlib figure.
 
     Raises:
-      ImportError: without networkx (install the extra `plot`).
+      ValueError: `virtual_edges` is not between 1 and 50.
     """
     from matplotlib.figure import Figure
 
-    try:
-        import networkx
-    except ImportError as error:
-        raise ImportError(
-            "drawing a graph needs networkx: pip install 'ppuda_jax[plot]'"
-        ) from error
-    arch = graph if isinstance(graph, ArchGraph) else ArchGraph.from_graphs_tuple(graph)
-    colours, places = kind_colours(), node_positions(arch)
-    height = min(60.0, max(4.0, 0.16 * float(-places[:, 1].min())))
-    figure = Figure(figsize=(6.0, height))
-    axes = figure.add_subplot()
-    network = networkx.DiGraph()
-    network.add_nodes_from(range(arch.num_nodes))
-    network.add_edges_from(arch.edges.tolist())
-    where = {node: tuple(place) for node, place in enumerate(places)}
-    kinds = np.array(arch.primitive_names)
-    for kind in PRIMITIVES:
-        members = np.flatnonzero(kinds == kind).tolist()
-        if members:
-            networkx.draw_networkx_nodes(
-                network,
-                where,
-                nodelist=members,
-                ax=axes,
-                node_size=28,
-                linewidths=0.5,
-                node_color=[colours[kind]],
-                edgecolors="gray",
-                label=kind,
-                node_shape="s" if kind in _SQUARES else "o",
-            )
-    networkx.draw_networkx_edges(network, where, ax=axes, node_size=28, width=0.5, arrowsize=5)
-    if labels:
-        shifted = {node: (x + 0.05, y) for node, (x, y) in where.items()}
-        networkx.draw_networkx_labels(
-            network,
-            shifted,
-            dict(enumerate(kinds)),
-            font_size=5,
-            ax=axes,
-            horizontalalignment="left",
+    if not 1 <= virtual_edges <= MAX_DISTANCE:
+        raise ValueError(
+            f"virtual_edges must be between 1 and {MAX_DISTANCE}, received {virtual_edges}"
         )
-    axes.legend(fontsize=6, loc="upper right", markerscale=0.7)
+    arch = graph if isinstance(graph, ArchGraph) else ArchGraph.from_graphs_tuple(graph)
+    layout = layered(arch, _LABELLED if labels else _NODE)
+    width, height = (_UNIT * (size + 2) for size in layout.size)
+    legend = _ENTRY * (len(set(arch.primitive_names)) + 3)
+    figure = Figure(figsize=(max(width, 2.0) + _LEGEND, max(height + 0.2, legend)))
+    axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
     axes.set_axis_off()
-    if path is not None:
-        figure.savefig(os.fspath(path), bbox_inches="tight", dpi=150)
-    return figure
+    axes.set_aspect("equal")
+    axes.set_xlim(-1.0, figure.get_figwidth() / _UNIT - 1.0)
+    axes.set_ylim(2.0 - figure.get_figheight() / _UNIT, 2.0)
+    counts = [f"{arch.num_nodes} nodes, {arch.num_edges} edges"]
+    if virtual_edges > 1:
+        counts.append(f"{_draw_virtual(axes, arch, layout, virtual_edges)} virtual edges")
+    _draw_edges(axes, layout)
+    _draw_nodes(axes, arch, layout, labels)
+    text = ", ".join(counts)
+    axes.text(-0.6, 1.6, f"{title}: {text}" if title else text, fontsize=8, va="top")
+    return write(figure, path)
+
+
+def _draw_nodes(axes: Any, arch: ArchGraph, layout: Layout, labels: bool) -> None:
+    colours, kinds = kind_colours(), np.array(arch.primitive_names)
+    for kind in PRIMITIVES:
+        members = kinds == kind
+        if not members.any():
+            continue
+        axes.scatter(
+            *layout.places[members].T,
+            s=_DOT,
+            color=[colours[kind]],
+            edgecolors="#555555",
+            linewidths=0.5,
+            marker="s" if kind in _SQUARES else "o",
+            label=f"{kind}  {members.sum()}",
+            zorder=3,
+        )
+    if labels:
+        for (x, y), kind in zip(layout.places, kinds, strict=True):
+            axes.text(x + 0.35, y, kind, fontsize=6, va="center", ha="left", zorder=4)
+    axes.legend(
+        fontsize=7,
+        loc="upper right",
+        bbox_to_anchor=(1.0, 1.0 - 0.3 / axes.figure.get_figheight()),
+        frameon=False,
+    )
+
+
+def _draw_edges(axes: Any, layout: Layout) -> None:
+    """Draws curves that leave and arrive straight down; between columns through the gap."""
+    from matplotlib.patches import PathPatch
+    from matplotlib.path import Path
+
+    drawn = set()
+    points: list[Sequence[float]] = []
+    codes: list[Any] = []
+    bottom = -layout.size[1]
+    for route in layout.routes:
+        for start, end in zip(route[:-1].tolist(), route[1:].tolist(), strict=True):
+            if (*start, *end) in drawn:  # edges of one source share their way points
+                continue
+            drawn.add((*start, *end))
+            (x0, y0), (x1, y1) = start, end
+            if y1 < y0:
+                middle = (y0 + y1) / 2
+                points += [start, (x0, middle), (x1, middle), end]
+                codes += [Path.MOVETO, *[Path.CURVE4] * 3]
+            else:
+                gap = max(gutter for gutter in layout.gutters if gutter < x1)
+                low, high = (gap, bottom + 2.0), (gap, -2.0)
+                points += [start, (x0, bottom - 0.8), (gap, bottom - 0.8), low]
+                points += [high, (gap, 1.2), (x1, 1.2), end]
+                codes += [Path.MOVETO, *[Path.CURVE4] * 3, Path.LINETO, *[Path.CURVE4] * 3]
+    if points:
+        patch = PathPatch(Path(points, codes), fill=False, color="#777777", linewidth=0.6, zorder=2)
+        axes.add_patch(patch)
+
+
+def _draw_virtual(axes: Any, arch: ArchGraph, layout: Layout, longest: int) -> int:
+    """Draws bows, the paler the longer the path; returns their number."""
+    from matplotlib import colormaps
+    from matplotlib.collections import PathCollection
+    from matplotlib.path import Path
+
+    distance = arch.distances(longest)
+    sources, targets = np.nonzero(distance > 1)
+    lengths = distance[sources, targets]
+    start, end = layout.places[sources], layout.places[targets]
+    # A bow to the left, so that the edges of a chain do not lie on one line.
+    along = end - start
+    bend = np.stack([-np.abs(along[:, 1]), along[:, 0]], axis=1) * 0.25
+    middle = (start + end) / 2 + bend  # [V, 2]
+    codes = [Path.MOVETO, Path.CURVE3, Path.CURVE3]
+    curves = [Path(points, codes) for points in np.stack([start, middle, end], axis=1)]
+    share = (lengths - 2) / max(1, longest - 2)
+    colours = colormaps["viridis"](share)
+    colours[:, 3] = 0.5 / np.sqrt(lengths)
+    axes.add_collection(
+        PathCollection(
+            curves, facecolors="none", edgecolors=colours, linewidths=0.4, zorder=1, rasterized=True
+        )
+    )
+    return len(curves)

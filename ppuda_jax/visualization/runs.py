@@ -3,14 +3,14 @@
 Legend: `N` networks.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ppuda_jax.visualization.axes import finish
+from ppuda_jax.visualization.axes import SERIES, finish
+from ppuda_jax.visualization.files import Paths, write
 
 _STYLES: tuple[dict[str, Any], ...] = (
     {"marker": "o", "color": "#1f6fb4", "markersize": 6},
@@ -18,12 +18,23 @@ _STYLES: tuple[dict[str, Any], ...] = (
     {"marker": "^", "color": "#d9541a", "markersize": 7},
 )
 
+_PERCENT = 100
+_PANELS: tuple[tuple[str, tuple[str, ...], int, str], ...] = (
+    ("accuracy, %", ("accuracy", "val_accuracy"), _PERCENT, "linear"),
+    ("loss", ("loss",), 1, "log"),
+    ("learning rate", ("learning_rate",), 1, "linear"),
+    ("norm of the gradient", ("grad_norm",), 1, "log"),
+)
+"""Title, names in the metrics, factor, scale."""
+
+_FEW = 40  # points that are marked one by one
+
 
 def draw_run(
     metrics: Sequence[Mapping[str, Any]],
     accuracies: Mapping[str, ArrayLike],
     chance: float,
-    path: str | os.PathLike[str] | None = None,
+    path: Paths = None,
     title: str = "",
 ) -> Any:
     """Draws the learning curve of a run, and the accuracy of networks beside it.
@@ -33,7 +44,7 @@ def draw_run(
       accuracies: label -> top-1 accuracy [N] in [0, 1], NaN where a network has none; up to three
         of them, and networks are sorted by the first.
       chance: accuracy of guessing, in [0, 1].
-      path: file to write (the ending decides the format), None for none.
+      path: file or files to write (endings decide the formats), None for none.
       title: above the networks.
 
     Returns:
@@ -56,9 +67,44 @@ def draw_run(
     _draw_curve(left, metrics, 100 * chance)
     _draw_networks(right, rows, 100 * chance)
     right.set_title(title, fontsize=10)
-    if path is not None:
-        figure.savefig(os.fspath(path), dpi=150)
-    return figure
+    return write(figure, path)
+
+
+def draw_curves(metrics: Sequence[Mapping[str, Any]], chance: float, path: Paths = None) -> Any:
+    """Draws what a run logged: accuracy, loss, learning rate and gradient norm against steps.
+
+    Args:
+      metrics: lines of `training.metrics.read_metrics`.
+      chance: accuracy of guessing, in [0, 1].
+      path: file or files to write (endings decide the formats), None for none.
+
+    Returns:
+      The matplotlib figure; quantities that no line holds have no panel.
+
+    Raises:
+      ValueError: no line holds any of them.
+    """
+    from matplotlib.figure import Figure
+
+    shown = [panel for panel in _PANELS if any(name in row for name in panel[1] for row in metrics)]
+    if not shown:
+        known = ", ".join(name for panel in _PANELS for name in panel[1])
+        raise ValueError(f"metrics must hold one of {known}, received none of them")
+    figure = Figure(figsize=(4.2 * len(shown), 3.4), layout="constrained")
+    panels = figure.subplots(1, len(shown), squeeze=False)[0]
+    for axes, (title, names, factor, scale) in zip(panels, shown, strict=True):
+        for number, name in enumerate(names):
+            points = [(row["step"], factor * row[name]) for row in metrics if name in row]
+            if points:
+                style = {"marker": "o", "markersize": 3} if len(points) < _FEW else {}
+                label = name.replace("_", " ")
+                axes.plot(*np.array(points).T, color=SERIES[1 + number], label=label, **style)
+        axes.set_yscale(scale)
+        axes.set_xlabel("step of meta-training")
+        axes.set_title(title, fontsize=10)
+        finish(axes, 100 * chance if factor == _PERCENT else None)
+        axes.legend(frameon=False, fontsize=8)
+    return write(figure, path)
 
 
 def _draw_curve(axes: Any, metrics: Sequence[Mapping[str, Any]], chance: float) -> None:

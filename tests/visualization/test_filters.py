@@ -35,6 +35,14 @@ def test_drawing(tmp_path):
     assert figure.axes[0].images[0].get_array().shape[:2] == (8 * 4 - 1, 8 * 4 - 1)
 
 
+def test_kernels_side_by_side():
+    kernels = {"predicted": np.ones((3, 3, 3, 4)), "He": np.ones((3, 3, 3, 4))}
+    figure = draw_filters(kernels, title="stem")
+    assert [axes.get_title() for axes in figure.axes] == ["predicted", "He"]
+    with pytest.raises(ValueError, match="at least one kernel"):
+        draw_filters({})
+
+
 def test_other_arrays_are_refused():
     with pytest.raises(ValueError, match=r"height, width, input, output; received \(3, 4\)"):
         draw_filters(np.zeros((3, 4)))

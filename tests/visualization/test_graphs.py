@@ -1,15 +1,19 @@
 """Tables and drawings of graphs."""
 
+import collections
+
 import jax
+import numpy as np
 import pytest
 
 from ppuda_jax.archs.genotypes import VIT_CONFIG
 from ppuda_jax.archs.plan import make_plan
+from ppuda_jax.graphs.arch_graph import ArchGraph
 from ppuda_jax.graphs.describe import describe
 from ppuda_jax.graphs.from_plan import graph_from_plan
-from ppuda_jax.primitives import PRIMITIVES
+from ppuda_jax.primitives import PRIMITIVE_IDS, PRIMITIVES
 from ppuda_jax.tracing.api import trace
-from ppuda_jax.visualization.graphs import draw_graph, kind_colours, node_positions
+from ppuda_jax.visualization.graphs import draw_graph, kind_colours
 from tests.tracing import modern_models, plain_models, plain_structures
 
 CASES = {**plain_models.CASES, **plain_structures.CASES, **modern_models.CASES}
@@ -38,16 +42,41 @@ def test_every_kind_has_its_colour():
     assert len(set(kind_colours().values())) == len(PRIMITIVES)
 
 
-@pytest.mark.parametrize("suffix", ["png"])
-def test_drawing(tmp_path, suffix):
-    graph = graph_from_plan(make_plan(VIT_CONFIG))
-    figure = draw_graph(graph, tmp_path / f"vit.{suffix}", labels=True)
-    assert (tmp_path / f"vit.{suffix}").stat().st_size > 1000
-    texts = {text.get_text() for text in figure.axes[0].get_legend().get_texts()}
-    assert texts == set(graph.primitive_names)
+def chain(length):
+    kinds = ["input", *["conv"] * (length - 1)]
+    edges = [[i, i + 1] for i in range(length - 1)]
+    return ArchGraph([PRIMITIVE_IDS[k] for k in kinds], edges, np.zeros((length, 4)))
 
 
-def test_rows_follow_the_edges():
+def test_drawing(tmp_path):
     graph = graph_from_plan(make_plan(VIT_CONFIG))
-    heights = node_positions(graph)[:, 1]
-    assert all(heights[a] > heights[b] for a, b in graph.edges.tolist())
+    files = [tmp_path / "vit.png", tmp_path / "vit.svg"]
+    figure = draw_graph(graph, files, labels=True, title="vit")
+    assert all(file.stat().st_size > 1000 for file in files)
+    texts = [text.get_text().split() for text in figure.axes[0].get_legend().get_texts()]
+    assert {kind: int(n) for kind, n in texts} == collections.Counter(graph.primitive_names)
+    shown = [text.get_text() for text in figure.axes[0].texts]
+    assert sorted(shown[:-1]) == sorted(graph.primitive_names)
+    assert shown[-1] == f"vit: {graph.num_nodes} nodes, {graph.num_edges} edges"
+
+
+@pytest.mark.parametrize("graph", [chain(2), chain(20), chain(90)], ids=["2", "20", "90"])
+def test_no_label_is_clipped(graph):
+    figure = draw_graph(graph, labels=True)
+    figure.draw_without_rendering()
+    page = figure.bbox
+    for text in [*figure.axes[0].texts, *figure.axes[0].get_legend().get_texts()]:
+        box = text.get_window_extent()
+        assert page.x0 <= box.x0 and box.x1 <= page.x1, text.get_text()
+        assert page.y0 <= box.y0 and box.y1 <= page.y1, text.get_text()
+
+
+def test_virtual_edges_are_drawn_on_request():
+    graph = chain(6)
+    figure = draw_graph(graph, virtual_edges=3)
+    curves = [c for c in figure.axes[0].collections if not c.get_label().startswith(("conv", "in"))]
+    assert [len(c.get_paths()) for c in curves] == [4 + 3]
+    assert "5 edges, 7 virtual edges" in figure.axes[0].texts[-1].get_text()
+    for wrong in (0, 51):
+        with pytest.raises(ValueError, match=f"between 1 and 50, received {wrong}"):
+            draw_graph(graph, virtual_edges=wrong)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from ppuda_jax.visualization import draw_run
+from ppuda_jax.visualization.runs import draw_curves
 
 METRICS = [
     {"step": 10, "accuracy": 0.125},
@@ -36,3 +37,19 @@ def test_a_run_without_metrics_has_an_empty_curve():
 def test_rows_that_do_not_fit_are_refused(rows):
     with pytest.raises(ValueError, match="one to 3 rows of one length, received"):
         draw_run([], rows, 0.1)
+
+
+def test_curves_of_a_run(tmp_path):
+    metrics = [*METRICS, {"step": 20, "loss": 1.5}]
+    figure = draw_curves(metrics, 0.1, [tmp_path / "curves.png", tmp_path / "curves.svg"])
+    assert (tmp_path / "curves.png").stat().st_size > 1000 and (tmp_path / "curves.svg").exists()
+    accuracy, loss = figure.axes  # no line holds a rate
+    by_label = {line.get_label(): line.get_xydata().tolist() for line in accuracy.lines}
+    assert by_label["accuracy"] == [[10, 12.5], [20, 50]]
+    assert by_label["val accuracy"] == [[15, 90]] and "chance" in by_label
+    assert loss.lines[0].get_xydata().tolist() == [[20, 1.5]]
+
+
+def test_curves_of_nothing_are_refused():
+    with pytest.raises(ValueError, match="must hold one of accuracy, val_accuracy, loss"):
+        draw_curves([{"step": 1, "seconds": 2.0}], 0.1)
