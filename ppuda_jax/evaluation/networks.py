@@ -84,6 +84,7 @@ def choose_networks(
     indices: Sequence[int] | None = None,
     num_classes: int = 10,
     image_size: int = 32,
+    channels: int | None = None,
     max_variants: int | None = None,
 ) -> tuple[EvalNet, ...]:
     """Chooses networks of a split, without repeats.
@@ -94,6 +95,7 @@ def choose_networks(
       indices: which ones, instead of `num`.
       num_classes: K.
       image_size: 32 or 224.
+      channels: width of all networks; their own if None.
       max_variants: take only networks of so many executor variants, those that the split has
         most of; so a quick evaluation compiles little.
 
@@ -102,7 +104,7 @@ def choose_networks(
 
     Raises:
       ValueError: an unknown split, an index that it does not have, more networks than it has (of
-        so few variants).
+        so few variants), or a width for hand-made models.
       FileNotFoundError: no such file.
     """
     if num is not None and indices is not None:
@@ -125,7 +127,16 @@ def choose_networks(
         surveyed = max(_SURVEYED, _SURVEYED_PER_NETWORK * take)
         found = _configs(split, wanted, min(size, surveyed), image_size)
     nets = tuple(make(*entry) for entry in found)
+    if channels is not None:
+        nets = tuple(_widened(net, channels) for net in nets)
     return nets if max_variants is None else _of_few_variants(nets, max_variants, num)
+
+
+def _widened(net: EvalNet, channels: int) -> EvalNet:
+    """The network with another width."""
+    if net.config is None:
+        raise ValueError(f"{net.name} is a hand-made model: its width cannot be chosen (channels)")
+    return dataclasses.replace(net, config=dataclasses.replace(net.config, C=channels))
 
 
 def _of_few_variants(nets: tuple[EvalNet, ...], limit: int, num: int | None) -> tuple[EvalNet, ...]:

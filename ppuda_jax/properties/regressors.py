@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import sklearn
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
@@ -170,7 +171,8 @@ def fit(
         )
     order = np.arange(count) if seed is None else np.random.default_rng(seed).permutation(count)
     estimator, grid = _MAKERS[regressor](width)
-    with warnings.catch_warnings():
+    unchecked = sklearn.config_context(assume_finite=True, skip_parameter_validation=True)
+    with unchecked, warnings.catch_warnings():  # checks take longer than small fits
         # Settings at the end of their range are a result, and the fit stands.
         warnings.simplefilter("ignore", ConvergenceWarning)
         if grid:

@@ -87,3 +87,14 @@ def test_fingerprints_tell_networks_apart_that_differ_in_anything():
         *evaluation.choose_networks("predefined"),
     ]
     assert len({other.fingerprint for other in [net, *others]}) == 1 + len(others)
+
+
+def test_networks_of_another_width():
+    own = evaluation.choose_networks("val", 3)
+    narrow = evaluation.choose_networks("val", 3, channels=32)
+    assert [net.config.C for net in narrow] == [32] * 3
+    assert [dataclasses.replace(net.config, C=32) for net in own] == [n.config for n in narrow]
+    with pytest.raises(ValueError, match="resnet50 is a hand-made model"):
+        evaluation.choose_networks("predefined", channels=32)
+    with pytest.raises(ValueError, match="C must be a positive even number, received 0"):
+        evaluation.choose_networks("val", 1, channels=0)
