@@ -224,10 +224,11 @@ class TrainConfig:
                 f"teacher_terms {', '.join(taught)} need trained networks: pass --teacher=DIR, a "
                 "folder that experiments.train_zoo made"
             )
-        if self.teacher is not None and not taught:
+        if self.teacher is not None and not self.teacher_terms:
             raise ValueError(
-                f"teacher={self.teacher!r} teaches nothing without one of the terms distill, "
-                f"regress and regress_unaligned, received teacher_terms={self.teacher_terms}"
+                f"teacher={self.teacher!r} teaches nothing without terms: pass "
+                "--teacher_terms=distill:1, regress:0.1 or both, or task:1 to draw its "
+                "architectures alone"
             )
         if self.teacher is not None and (self.arch_file is not None or self.bnfree_share):
             raise ValueError(
