@@ -1,4 +1,4 @@
-"""Converts a hypernetwork between the PyTorch reference's format and this package's.
+"""Converts a hypernetwork to or from the format of the PyTorch reference.
 
 python -m experiments.convert_checkpoint ghn2_cifar10.pt my_folder     # to this package
 python -m experiments.convert_checkpoint my_folder ghn2_cifar10.pt     # for PyTorch users
@@ -14,11 +14,12 @@ from collections.abc import Sequence
 
 import jax
 
-from experiments import flags
 from ppuda_jax.checkpoints import load_ghn, save_ghn
 from ppuda_jax.config import check_types, described
 from ppuda_jax.convert.files import save_torch_ghn
 from ppuda_jax.training.history import with_history
+
+from . import flags
 
 
 @dataclasses.dataclass(frozen=True)

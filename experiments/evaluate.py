@@ -17,10 +17,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from experiments import flags
 from ppuda_jax.config import check_types, described
 from ppuda_jax.data.spec import DatasetSpec
 from ppuda_jax.runtime.compilation import CompileCounter, compilation_cache
+
+from . import flags
 
 
 @dataclasses.dataclass(frozen=True)

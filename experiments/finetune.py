@@ -22,7 +22,6 @@ from typing import Any
 import jax
 import tqdm
 
-from experiments import flags
 from ppuda_jax import config as config_lib
 from ppuda_jax.config import check_types, described
 from ppuda_jax.data.datasets import dataset_spec, spec_for
@@ -35,6 +34,8 @@ from ppuda_jax.ghn.loaded import LoadedGHN
 from ppuda_jax.ghn.transfer import with_classes
 from ppuda_jax.runtime.compilation import compilation_cache
 from ppuda_jax.visualization.comparisons import draw_comparison
+
+from . import flags
 
 _INITS = "he, orthogonal, predicted, noise (predicted, with noise), orth (with orthogonal layers)"
 _SGD_RATE, _RATE = 0.025, 1e-3

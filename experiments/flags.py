@@ -22,7 +22,9 @@ T = TypeVar("T")
 USER_ERRORS = (ValueError, FileNotFoundError, FileExistsError, ImportError)
 """What a script reports in one line; anything else is a fault of ours and keeps its traceback."""
 
-_USAGE, _INTERRUPTED = 2, 130
+_IN_A_CHECKOUT = "python -m experiments."
+
+_USAGE, _INTERRUPTED, _BROKEN_PIPE = 2, 130, 141
 
 
 def define(
@@ -105,7 +107,7 @@ def start(
     except flags.Error as error:
         _fail(f"{error}; --help lists the flags")
     if values["help"].value:
-        print(_help(doc, cls, values, positional))
+        show(_help(doc, cls, values, positional))
         return
     if len(rest) > len(positional):
         _fail(f"unexpected arguments {rest[len(positional) :]}; use --flag=value")
@@ -124,7 +126,17 @@ def start(
         sys.stderr.flush()
         os._exit(_INTERRUPTED)  # threads that compile cannot be stopped, nor should be waited for
     if text is not None:
-        print(text)
+        show(text)
+
+
+def show(text: str) -> None:
+    """Prints a text; a reader that has seen enough, as `head` has, ends the program quietly."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        # Python flushes again when it ends, which must not fail a second time.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(_BROKEN_PIPE) from None
 
 
 def _built(cls: type[T], given: Mapping[str, str]) -> T:
@@ -146,7 +158,8 @@ def _help(doc: str | None, cls: type, values: flags.FlagValues, positional: Sequ
     texts = {field.name: field.metadata.get("help", "") for field in dataclasses.fields(cls)}
     lines = [doc.strip() if doc else "", ""]
     lines += [f"  {name.upper()}: {texts[name]}" for name in positional]
-    return "\n".join([*lines, values.get_help().strip()])
+    text = "\n".join([*lines, values.get_help().strip()])
+    return text if __package__ == "experiments" else text.replace(_IN_A_CHECKOUT, "ppuda-jax ")
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

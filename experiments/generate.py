@@ -16,12 +16,13 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from experiments import flags
 from ppuda_jax.archs.hdf5 import SplitWriter
 from ppuda_jax.archs.splits import SPLITS, get_split
 from ppuda_jax.config import check_types, described
 from ppuda_jax.graphs.records import EncodedNet, encode_arch
 from ppuda_jax.runtime.processors import processors
+
+from . import flags
 
 EVAL_SPLITS = ("val", "test", "wide", "deep", "dense", "bnfree")
 

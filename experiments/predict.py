@@ -18,7 +18,6 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from experiments import flags
 from ppuda_jax.calibration import calibrate
 from ppuda_jax.checkpoints import load_ghn
 from ppuda_jax.config import check_types, described
@@ -32,6 +31,8 @@ from ppuda_jax.nets.zoo import MODELS, build_model
 from ppuda_jax.params_io import save_params
 from ppuda_jax.prediction.predict import predict_params
 from ppuda_jax.tracing.api import trace
+
+from . import flags
 
 _BATCH = 64
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from experiments import flags
 from ppuda_jax.archs.sampling import arch_rng, sample_arch
 from ppuda_jax.archs.splits import SPLITS
 from ppuda_jax.checkpoints import load_ghn
@@ -39,6 +38,8 @@ from ppuda_jax.training.config import TrainConfig
 from ppuda_jax.training.metrics import read_metrics
 from ppuda_jax.training.task import Task, TrainResult
 from ppuda_jax.visualization import draw_run
+
+from . import flags
 
 _MAX_VARIANTS = 4
 _CANDIDATES = 4000

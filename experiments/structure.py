@@ -24,8 +24,9 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from experiments import flags
 from ppuda_jax.config import check_types, described, write_atomic
+
+from . import flags
 
 
 @dataclasses.dataclass(frozen=True)

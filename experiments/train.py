@@ -11,14 +11,15 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from experiments import flags
-from experiments.configs import recipe
 from ppuda_jax.config import described
 from ppuda_jax.data.names import short_name
 from ppuda_jax.runtime.memory import share_one_arena
 from ppuda_jax.runtime.progress import say
 from ppuda_jax.training.config import TrainConfig
 from ppuda_jax.training.task import NonFiniteError
+
+from . import flags
+from .configs import recipe
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +83,7 @@ def run(options: TrainFlags) -> str | None:
     wanted = settings.dataset == "digits" if options.report is None else options.report
     if not wanted or options.host_id or result.reason not in ("finished", "time limit"):
         return None
-    from experiments import report
+    from . import report
 
     return report.training_report(settings, task, result)
 

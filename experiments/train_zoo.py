@@ -16,11 +16,12 @@ from collections.abc import Sequence
 
 import jax
 
-from experiments import flags
 from ppuda_jax.config import check_types, described
 from ppuda_jax.finetune.recipe import Recipe
 from ppuda_jax.finetune.zoo import Ended
 from ppuda_jax.runtime.progress import Progress, say
+
+from . import flags
 
 _AT_ONCE = 2  # one network keeps less than two processors busy
 

@@ -20,8 +20,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments import flags
-from experiments.predict import build, params_of
 from ppuda_jax.checkpoints import load_ghn
 from ppuda_jax.config import check_types, described
 from ppuda_jax.data.datasets import dataset_of, spec_for
@@ -48,6 +46,9 @@ from ppuda_jax.visualization.bars import draw_bars
 from ppuda_jax.visualization.embeddings import draw_embeddings
 from ppuda_jax.visualization.norms import Layer, draw_norms, layers_of
 from ppuda_jax.visualization.runs import draw_curves
+
+from . import flags
+from .predict import build, params_of
 
 _BATCH = 32
 _KERNEL_AXES = 4

@@ -4,8 +4,9 @@ import dataclasses
 from collections.abc import Callable
 from types import MappingProxyType
 
-from experiments.configs import cifar10, digits, imagenet
 from ppuda_jax.training.config import TrainConfig
+
+from . import cifar10, digits, imagenet
 
 RECIPES: MappingProxyType[str, Callable[[], TrainConfig]] = MappingProxyType(
     {"cifar10": cifar10.recipe, "digits": digits.recipe, "imagenet": imagenet.recipe}
