@@ -10,9 +10,12 @@ Legend: `n` channels of a group, `r` places of a channel along an axis, `e` othe
 parameter.
 """
 
+import functools
+import threading
 from collections.abc import Sequence
 
 import numpy as np
+import threadpoolctl
 from scipy.optimize import linear_sum_assignment
 
 from ppuda_jax.teachers.distances import squared_scale
@@ -24,6 +27,9 @@ Leaves = Sequence[np.ndarray]
 Permutations = Sequence[np.ndarray]
 """Of each group, int [n]: which channel comes to each place."""
 
+# Products are small: threads of BLAS that wait for each other take ten times as long. Their number
+# is one of the process, so that two matchings must not restore it in turns.
+_ONE_AT_ONCE = threading.Lock()
 _GAIN = 1e-9  # of the whole; a smaller one is rounding
 
 
@@ -80,7 +86,9 @@ def weight_matching(
     Raises:
       ValueError: parameters of different shapes.
     """
-    return _Matching(groups, reference, leaves).run(most_sweeps)
+    matching = _Matching(groups, reference, leaves)
+    with _ONE_AT_ONCE, _threads().limit(limits=1, user_api="blas"):
+        return matching.run(most_sweeps)
 
 
 def aligned(groups: Sequence[ChannelGroup], reference: Leaves, leaves: Leaves) -> list[np.ndarray]:
@@ -92,6 +100,11 @@ def random_permutations(groups: Sequence[ChannelGroup], seed: int) -> list[np.nd
     """A random permutation of each group."""
     rng = np.random.default_rng(seed)
     return [rng.permutation(group.size) for group in groups]
+
+
+@functools.cache
+def _threads() -> threadpoolctl.ThreadpoolController:
+    return threadpoolctl.ThreadpoolController()
 
 
 def _sources(
@@ -129,6 +142,7 @@ class _Matching:
         for number, group in enumerate(groups):
             for param, axis, _ in group.axes:
                 self.groups_along.setdefault((param, axis), set()).add(number)
+        self.weighted_rows = functools.cache(self._weighted_rows)
 
     def run(self, most_sweeps: int) -> list[np.ndarray]:
         """See `weight_matching`."""
@@ -139,11 +153,21 @@ class _Matching:
             for number, group in enumerate(self.groups):
                 self.move(number, np.arange(group.size))
         least = _GAIN * (sum(weight > 0 for weight in self.weights) or 1)
+        changed = set(range(len(self.groups)))  # those whose neighbours are not as they were
         for _ in range(most_sweeps):
-            gains = [self.improve(number, least) for number in range(len(self.groups))]
-            if not any(gains):
+            for number in sorted(changed):
+                changed.discard(number)
+                if self.improve(number, least):
+                    changed |= self.neighbours(number)
+            if not changed:
                 break
         return self.permutations
+
+    def neighbours(self, number: int) -> set[int]:
+        """Groups whose best permutation depends on that of a group."""
+        axes = self.groups[number].axes
+        along = [self.groups_along.get((a.param, _other(a)), set()) for a in axes]
+        return set().union(*along)
 
     def improve(self, number: int, least: float) -> bool:
         """Gives a group its best permutation; says whether that changed anything."""
@@ -166,26 +190,35 @@ class _Matching:
           number: of the group.
           settled: use only parameters whose other axis has groups below this one; all if None.
         """
-        group = self.groups[number]
-        products = np.zeros((group.size, group.size))
-        for axis in group.axes:
-            others = self.groups_along.get((axis.param, _other(axis)), set())
-            if settled is None or all(other < settled for other in others):
-                ours, theirs = self.rows(axis)
-                products += self.weights[axis.param] * (ours @ theirs.T).astype(np.float64)
+        axes = [
+            index
+            for index, axis in enumerate(self.groups[number].axes)
+            if settled is None
+            or all(o < settled for o in self.groups_along.get((axis.param, _other(axis)), ()))
+        ]
+        if not axes:
+            return self.permutations[number]
+        ours = np.concatenate([self.weighted_rows(number, index) for index in axes], axis=1)
+        theirs = np.concatenate([self.rows(number, index) for index in axes], axis=1)
+        products = ours @ theirs.T  # one product: small ones cost as much as large ones
         if not np.isfinite(products).all():  # what overflows has no order
             return self.permutations[number]
         return linear_sum_assignment(products, maximize=True)[1]
 
-    def rows(self, axis: Axis) -> tuple[np.ndarray, np.ndarray]:
-        """Entries of each channel [n, r * e] in the reference, and in what is permuted."""
+    def rows(self, number: int, index: int) -> np.ndarray:
+        """Entries of each channel [n, r * e] along an axis, the other axis as permuted so far."""
+        axis = self.groups[number].axes[index]
         other = (axis.param, _other(axis))
         leaf = self.leaves[axis.param]
         if other in self.sources:
             leaf = np.take(leaf, self.sources[other], other[1])
-        sides = self.reference[axis.param], leaf
-        first, second = (np.moveaxis(side, axis.axis, 0)[axis.places] for side in sides)
-        return first.reshape(len(first), -1), second.reshape(len(second), -1)
+        return _along(leaf, axis)
+
+    def _weighted_rows(self, number: int, index: int) -> np.ndarray:
+        """The same of the reference, divided by the scale of the parameter."""
+        axis = self.groups[number].axes[index]
+        weight = self.reference[axis.param].dtype.type(self.weights[axis.param])
+        return weight * _along(self.reference[axis.param], axis)
 
     def move(self, number: int, permutation: np.ndarray) -> None:
         """Gives a group a permutation."""
@@ -203,6 +236,11 @@ class _Matching:
                     leaf = np.take(leaf, self.sources[param, axis], axis)
             total += self.weights[param] * float(np.vdot(self.reference[param], leaf))
         return total
+
+
+def _along(leaf: np.ndarray, axis: Axis) -> np.ndarray:
+    rows = np.moveaxis(leaf, axis.axis, 0)[axis.places]
+    return rows.reshape(len(rows), -1)
 
 
 def _other(axis: Axis) -> int:
