@@ -4,6 +4,7 @@ import ast
 import difflib
 import importlib
 import pathlib
+import re
 import sys
 from collections.abc import Mapping, Sequence
 
@@ -22,7 +23,8 @@ def commands() -> Mapping[str, str]:
         defined = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
         if path.stem.startswith(("_", *_FOR_DEVELOPERS)) or "main" not in defined:
             continue
-        found[path.stem] = (ast.get_docstring(tree) or "").partition("\n")[0].partition(":")[0]
+        first = (ast.get_docstring(tree) or "").partition("\n")[0]
+        found[path.stem] = re.split(r":? `python -m", first)[0]
     return found
 
 

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from experiments import flags
 from ppuda_jax import config as config_lib
 from ppuda_jax.archs.widths import BASE_CHANNELS
 from ppuda_jax.config import check_types, described
@@ -29,6 +28,8 @@ from ppuda_jax.properties.ground_truth import NOISE, PROPERTIES
 from ppuda_jax.properties.regressors import FOLDS, REGRESSORS
 from ppuda_jax.runtime.compilation import compilation_cache
 from ppuda_jax.runtime.progress import Progress, say
+
+from . import flags
 
 if TYPE_CHECKING:
     from ppuda_jax.data.datasets import Dataset

@@ -20,12 +20,13 @@ from typing import Any
 
 import numpy as np
 
-from experiments import flags
 from ppuda_jax import config as config_lib
 from ppuda_jax.config import check_types, described
 from ppuda_jax.runtime.memory import share_one_arena
 from ppuda_jax.runtime.progress import say
 from ppuda_jax.training.config import TrainConfig
+
+from . import flags
 
 ARMS = ("task", "distill", "regress", "regress_unaligned", "reptile")
 
@@ -186,12 +187,13 @@ def _train(settings: TrainConfig) -> Any:
 
 
 def _measure(options: TeachersConfig, ghns: Mapping[str, Any], folder: pathlib.Path) -> list[Row]:
-    from experiments.report import unseen_networks
     from ppuda_jax.evaluation import evaluate_archs, given, load_eval_images, predicted
     from ppuda_jax.evaluation.parameters import he_params
     from ppuda_jax.teachers.controls import borrowed, mean_of_all, nearest, with_noise
     from ppuda_jax.teachers.store import open_store
     from ppuda_jax.training.setup import deepnets_task
+
+    from .report import unseen_networks
 
     settings = options.settings(options.arms[0])
     nets = unseen_networks(settings, deepnets_task(settings), options.num_nets)
