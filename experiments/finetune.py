@@ -19,26 +19,21 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import tqdm
 
 from ppuda_jax import config as config_lib
 from ppuda_jax.config import check_types, described
-from ppuda_jax.data.datasets import dataset_spec, spec_for
-from ppuda_jax.data.names import full_name
-from ppuda_jax.data.spec import trained_spec
 from ppuda_jax.finetune.compare import Row, Trained, compare
 from ppuda_jax.finetune.inits import Init, he, orthogonal, postprocessed, predicted
-from ppuda_jax.finetune.recipe import Recipe
+from ppuda_jax.finetune.recipe import Recipe, default_rate
+from ppuda_jax.finetune.transfer import fitted_to
 from ppuda_jax.ghn.loaded import LoadedGHN
-from ppuda_jax.ghn.transfer import with_classes
 from ppuda_jax.runtime.compilation import compilation_cache
 from ppuda_jax.visualization.comparisons import draw_comparison
 
 from . import flags
 
 _INITS = "he, orthogonal, predicted, noise (predicted, with noise), orth (with orthogonal layers)"
-_SGD_RATE, _RATE = 0.025, 1e-3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,17 +103,7 @@ def _run(options: FinetuneConfig) -> str:
     from ppuda_jax.evaluation import choose_networks, load_eval_images
     from ppuda_jax.finetune.deepnets import best_way
 
-    ghn = load_ghn(options.checkpoint)
-    trained = trained_spec(ghn.metadata)
-    own = options.dataset is None or (
-        trained is not None and full_name(options.dataset) == trained.name
-    )
-    spec = spec_for(ghn.metadata) if own else dataset_spec(options.dataset, options.data_dir)
-    if trained is not None and trained.image_size != spec.image_size:
-        raise ValueError(
-            f"{ghn.name} predicts for images of {trained.image_size} pixels, {spec.name} has "
-            f"{spec.image_size}"
-        )
+    ghn, spec, own = fitted_to(load_ghn(options.checkpoint), options.dataset, options.data_dir)
     nets = choose_networks(
         options.split,
         options.num_nets,
@@ -146,7 +131,7 @@ def _run(options: FinetuneConfig) -> str:
     with _Bar() as bar:
         rows = compare(
             [(net, best_way(net, next(iter(recipes.values())))) for net in nets],
-            _inits(options, with_classes(ghn, spec.num_classes, jax.random.key(0)), own),
+            _inits(options, ghn, own),
             recipes,
             images,
             parts["test"],
@@ -171,9 +156,7 @@ def _run(options: FinetuneConfig) -> str:
 
 
 def _recipes(options: FinetuneConfig) -> dict[str, Recipe]:
-    given = options.learning_rate or tuple(
-        _SGD_RATE if name == "sgd" else _RATE for name in options.optimizers
-    )
+    given = options.learning_rate or tuple(default_rate(name) for name in options.optimizers)
     return {
         name: Recipe(
             name,

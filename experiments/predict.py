@@ -9,8 +9,6 @@
 
 import dataclasses
 import functools
-import importlib
-import inspect
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
@@ -27,10 +25,11 @@ from ppuda_jax.data.spec import trained_spec
 from ppuda_jax.evaluation import accuracy, load_eval_images
 from ppuda_jax.ghn.loaded import LoadedGHN
 from ppuda_jax.graphs.describe import describe
-from ppuda_jax.nets.zoo import MODELS, build_model
+from ppuda_jax.nets.zoo import MODELS
 from ppuda_jax.params_io import save_params
 from ppuda_jax.prediction.predict import predict_params
 from ppuda_jax.tracing.api import trace
+from ppuda_jax.zoo import load_model
 
 from . import flags
 
@@ -54,22 +53,7 @@ def build(
     Raises:
       ValueError: if there is no such model.
     """
-    if name in MODELS:
-        built = build_model(name, num_classes, image_size)
-    else:
-        module_name, _, factory_name = name.partition(":")
-        if not factory_name:
-            raise ValueError(
-                f"model must be one of {sorted(MODELS)} or package.module:factory, "
-                f"received {name!r}."
-            )
-        try:
-            factory = getattr(importlib.import_module(module_name), factory_name)
-        except (ImportError, AttributeError) as error:
-            raise ValueError(f"model {name!r} cannot be imported: {error}") from error
-        options = {"num_classes": num_classes, "image_size": image_size}
-        known = inspect.signature(factory).parameters
-        built = factory(**{key: value for key, value in options.items() if key in known})
+    built = load_model(name, num_classes, image_size)
     if isinstance(built, tuple):
         return built
     images = jax.ShapeDtypeStruct((_BATCH, image_size, image_size, 3), jnp.float32)

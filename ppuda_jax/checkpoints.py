@@ -10,13 +10,14 @@ all.
 import contextlib
 import os
 import pathlib
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from ppuda_jax import parallel
 from ppuda_jax.ghn.config import GHNConfig
 from ppuda_jax.ghn.loaded import LoadedGHN
 from ppuda_jax.ghn.model import init_theta
@@ -25,6 +26,8 @@ from ppuda_jax.runtime.logs import quiet_libraries
 FORMAT = 1
 ASSETS = pathlib.Path(__file__).parent / "assets"
 _ITEMS = ("theta", "run", "record")
+
+T = TypeVar("T")
 
 
 class CheckpointError(ValueError):
@@ -39,7 +42,7 @@ class RunCheckpoints:
     """The checkpoints of one run: saves in the background, knows those that are there."""
 
     def __init__(self, workdir: str | os.PathLike[str]) -> None:
-        root = pathlib.Path(workdir).expanduser().resolve()
+        self._root = root = pathlib.Path(workdir).expanduser().resolve()
         self._managers = {}
         for name, kept in (("last", 2), ("best", 1)):
             # Hosts wait for each other under the name of a step: two managers that save the same
@@ -86,8 +89,67 @@ class RunCheckpoints:
         steps = sorted(manager.all_steps(), reverse=True)
         return [pathlib.Path(manager.directory) / str(step) for step in steps]
 
-    def reload(self) -> None:
-        """Looks again at what is there."""
+    def newest(
+        self,
+        read: Callable[[pathlib.Path], T],
+        say: Callable[[str], None],
+        is_primary: bool = True,
+    ) -> T | None:
+        """What `read` makes of the newest checkpoint called last that is whole.
+
+        Damaged ones are moved aside (`damaged/`), which costs the steps in between.
+
+        Args:
+            read: called with a folder; raises DamagedError.
+            say: shows a line to the user.
+            is_primary: whether this host moves what is damaged; every host must call.
+
+        Returns:
+            None if there is no checkpoint.
+
+        Raises:
+            CheckpointError: there are checkpoints, and none can be read.
+        """
+        damaged: list[DamagedError] = []
+        folders = self.folders("last")
+        for folder in folders:
+            try:
+                found = read(folder)
+            except DamagedError as error:
+                damaged.append(error)
+                continue
+            self.set_aside(folders[: len(damaged)], say, is_primary)
+            if damaged:
+                say(f"resuming from {folder} instead: {'; '.join(map(str, damaged))}")
+            return found
+        if damaged:
+            raise CheckpointError(
+                f"no checkpoint in {self._root / 'last'} can be read: "
+                f"{'; '.join(map(str, damaged))}; restore one from a copy, or choose another "
+                f"workdir to start again"
+            )
+        return None
+
+    def set_aside(
+        self, folders: Sequence[pathlib.Path], say: Callable[[str], None], is_primary: bool = True
+    ) -> None:
+        """Moves damaged checkpoints out of the way of those that will have their numbers.
+
+        Args:
+            folders: of the checkpoints.
+            say: shows a line to the user.
+            is_primary: whether this host moves them; every host must call.
+        """
+        if not folders:
+            return
+        parallel.agree(np.zeros(1))  # every host has looked at them
+        if is_primary:
+            for folder in folders:
+                target = _free_name(self._root / "damaged" / f"{folder.parent.name}-{folder.name}")
+                target.parent.mkdir(exist_ok=True)
+                folder.rename(target)
+                say(f"moved the damaged checkpoint {folder} to {target}")
+        parallel.agree(np.zeros(1))  # and sees that they are gone
         for manager in self._managers.values():
             manager.reload()
 
@@ -113,6 +175,13 @@ def _writing(folder: os.PathLike[str]) -> Iterator[None]:
             f"a checkpoint cannot be written into {folder} ({_first_line(error)}); those before it "
             f"are complete: make room, then run the same command again to go on from there"
         ) from error
+
+
+def _free_name(path: pathlib.Path) -> pathlib.Path:
+    number, free = 1, path
+    while free.exists():
+        number, free = number + 1, path.with_name(f"{path.name}.{number + 1}")
+    return free
 
 
 def read_record(folder: str | os.PathLike[str]) -> dict[str, Any]:

@@ -1,4 +1,8 @@
-"""Models of the zoo for an image set."""
+"""Models by name: those of the zoo for an image set, and those of anyone's modules."""
+
+import importlib
+import inspect
+from typing import Any
 
 import flax.linen as nn
 
@@ -40,3 +44,35 @@ def build_model(
             )
         num_classes, image_size = spec.num_classes, image_size or spec.image_size
     return zoo.build_model(name, num_classes or 10, image_size or 32)
+
+
+def load_model(name: str, num_classes: int, image_size: int) -> Any:
+    """Builds a model of the zoo, or what a factory of any module returns.
+
+    Args:
+        name: one of `ppuda_jax.nets.zoo.MODELS`, or `package.module:factory`; a factory gets
+            `num_classes` and `image_size` if it has arguments of these names.
+        num_classes: K.
+        image_size: pixels per side.
+
+    Returns:
+        A Flax module, or whatever else the factory returns.
+
+    Raises:
+        ValueError: there is no such model.
+    """
+    if name in zoo.MODELS:
+        return zoo.build_model(name, num_classes, image_size)
+    module_name, _, factory_name = name.partition(":")
+    if not factory_name:
+        raise ValueError(
+            f"model must be one of {sorted(zoo.MODELS)} or package.module:factory, received "
+            f"{name!r}."
+        )
+    try:
+        factory = getattr(importlib.import_module(module_name), factory_name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"model {name!r} cannot be imported: {error}") from error
+    options = {"num_classes": num_classes, "image_size": image_size}
+    known = inspect.signature(factory).parameters
+    return factory(**{key: value for key, value in options.items() if key in known})

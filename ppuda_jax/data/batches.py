@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from ppuda_jax.data.datasets import open_dataset
+from ppuda_jax.data.few_shot import few_shot
 from ppuda_jax.data.images import augment, normalise
 from ppuda_jax.data.order import ImageOrder
 from ppuda_jax.data.spec import DatasetSpec
@@ -116,6 +117,7 @@ def training_images(
     image_size: int | None = None,
     flip: bool | None = None,
     trained: DatasetSpec | None = None,
+    shots: int | None = None,
 ) -> TrainingImages:
     """Returns the training images of a dataset, those held out for validation left out.
 
@@ -128,14 +130,18 @@ def training_images(
         image_size: 32 or 224, see `open_dataset`.
         flip: see `open_dataset`.
         trained: see `open_dataset`.
+        shots: only the first images of each class, so many; all of them by default.
 
     Raises:
-        ValueError: an unknown dataset, foreign or damaged data, fewer images than a batch, or
-            stratified batches of images that are streamed.
+        ValueError: an unknown dataset, foreign or damaged data, fewer images than a batch or of a
+            class than shots, or stratified batches or few shots of images that are streamed.
         FileNotFoundError: missing data.
     """
     dataset = open_dataset(name, data_dir, image_size, flip=flip, trained=trained)
-    count = len(dataset.rows("train"))
+    if shots is not None and not dataset.resident:
+        raise ValueError(f"few shots need images in memory; {name} is streamed")
+    chosen = None if shots is None else few_shot(dataset.load("train"), shots)
+    count = len(dataset.rows("train")) if chosen is None else len(chosen)
     if batch_size > count:
         raise ValueError(
             f"batch_size must be at most the {count} training images of {dataset.name}, received "
@@ -147,6 +153,6 @@ def training_images(
         spec, rows = dataset.spec, dataset.source.train
         stream = ImageStream(rows, count, batch_size, seed, spec.image_size, flip=spec.flip)
         return StreamedImages(spec, stream, count)
-    images = dataset.load("train")
+    images = dataset.load("train") if chosen is None else chosen
     order = ImageOrder(count, batch_size, seed, images.labels if stratified else None)
     return ResidentImages(images.spec, (images.images, images.labels), order)

@@ -65,7 +65,7 @@ def fit(
         the first and after the last.
       seed: of augmentation and dropout; the order of the images is that of `images`.
       start: a snapshot to continue from, instead of `params`.
-      save: called with a snapshot of NumPy arrays after each evaluation but the last.
+      save: called with a snapshot of NumPy arrays after each evaluation but the first.
 
     Returns:
       The curve, with the parameters. A loss that is not finite ends it.
@@ -111,7 +111,7 @@ def fit(
         now = Snapshot(params, opt_state, state, now.points)
         point = _point(network, now, held_out, stop, float(numbers.mean()), seconds)
         now = dataclasses.replace(now, points=(*now.points, point))
-        if save is not None and stop < steps:
+        if save is not None:
             save(_copied(now, np.array))
     return Curve(now.points, None, now.params, now.state)
 

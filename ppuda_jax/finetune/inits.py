@@ -1,9 +1,11 @@
 """Where training starts: random, orthogonal, predicted, predicted and transformed, or warmed up."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 
 from ppuda_jax.data.batches import TrainingImages
 from ppuda_jax.evaluation.images import EvalImages
@@ -12,15 +14,38 @@ from ppuda_jax.finetune.fit import fit
 from ppuda_jax.finetune.network import Params, Trainable, with_classifier
 from ppuda_jax.finetune.recipe import Recipe
 from ppuda_jax.ghn.loaded import LoadedGHN
+from ppuda_jax.graphs.arch_graph import ArchGraph
+from ppuda_jax.graphs.placement import numpy_index
 from ppuda_jax.prediction.predict import predict_params
+from ppuda_jax.tracing.params import param_tree
 
 Init = Callable[[Trainable, int], Params]
 """(network, seed) -> parameters in the form in which the network is trained."""
 
 
-def he() -> Init:
-    """The network's own random parameters: He's, for networks of DeepNets-1M."""
+def random() -> Init:
+    """The network's own random parameters."""
     return lambda network, seed: network.pack(network.initial(seed))
+
+
+def he() -> Init:
+    """Random parameters whose kernels are drawn from He's normal distribution."""
+
+    def draw(network: Trainable, seed: int) -> Params:
+        graph = _graph_of(network)
+        tree, given = param_tree(network.initial(seed))
+        leaves = {path: np.array(leaf) for path, leaf in zip(tree.paths, given, strict=True)}
+        rng = np.random.default_rng(seed)
+        for binding in graph.bindings:
+            if binding.role == "kernel":
+                leaf = leaves[binding.path]
+                deviation = math.sqrt(2 / math.prod(binding.shape[1:]))
+                part = deviation * rng.standard_normal(binding.part_shape, np.float32)
+                seen = leaf.reshape(binding.view_shape or binding.leaf_shape)
+                seen[numpy_index(binding)] = part.reshape(seen[numpy_index(binding)].shape)
+        return network.pack(tree.unflatten(leaves))
+
+    return draw
 
 
 def orthogonal() -> Init:
@@ -56,14 +81,43 @@ def postprocessed(ghn: LoadedGHN, classifier: bool = True, **options: Any) -> In
     """
 
     def predict(network: Trainable, seed: int) -> Params:
-        if network.graph is None:
-            raise ValueError(f"{network.name} was given without a graph: nothing can be predicted")
-        own = network.initial(seed)
-        params = predict_params(None, network.graph, ghn, "init", initial=own)
-        params = params if classifier else with_classifier(params, own, network.graph)
+        graph, own = _graph_of(network), network.initial(seed)
+        params = predict_params(None, graph, ghn, "init", initial=own)
+        params = params if classifier else with_classifier(params, own, graph)
         return network.pack(_transformed(network, params, seed, **options))
 
     return predict
+
+
+def given(variables: Any, where: str = "the parameters") -> Init:
+    """Parameters that exist already.
+
+    Args:
+      variables: the network's pytree, in the containers of any library, or a mapping with it as
+        "params".
+      where: named in errors.
+    """
+    wrapped = isinstance(variables, Mapping) and "params" in variables
+    tree, leaves = param_tree(variables["params"] if wrapped else variables)
+    found = dict(zip(tree.paths, leaves, strict=True))
+
+    def take(network: Trainable, seed: int) -> Params:
+        own, _ = param_tree(network.initial(seed))
+        wrong = [
+            f"{'/'.join(path)} {shape}, "
+            + (f"there {tuple(found[path].shape)}" if path in found else "missing there")
+            for path, shape in zip(own.paths, own.shapes, strict=True)
+            if path not in found or tuple(found[path].shape) != tuple(shape)
+        ]
+        wrong += [f"{'/'.join(path)}, not of the network" for path in set(found) - set(own.paths)]
+        if wrong:
+            raise ValueError(
+                f"{where} are not those of {network.name}; {len(wrong)} leaves differ: "
+                f"{'; '.join(sorted(wrong))}"
+            )
+        return network.pack(own.unflatten(found))
+
+    return take
 
 
 def warm(
@@ -80,9 +134,9 @@ def warm(
       images: training images.
       held_out: images of the curve that is thrown away.
       recipe: how it is trained.
-      init: where it starts, `he()` by default.
+      init: where it starts, `random()` by default.
     """
-    start = init or he()
+    start = init or random()
 
     def train(network: Trainable, seed: int) -> Params:
         curve = fit(network, start(network, seed), images, held_out, recipe, steps=steps, seed=seed)
@@ -92,6 +146,10 @@ def warm(
 
 
 def _transformed(network: Trainable, params: Any, seed: int, **options: Any) -> Any:
+    return rule.postprocess(params, _graph_of(network), jax.random.key(seed), **options)
+
+
+def _graph_of(network: Trainable) -> ArchGraph:
     if network.graph is None:
         raise ValueError(f"{network.name} was given without a graph, by which layers are found")
-    return rule.postprocess(params, network.graph, jax.random.key(seed), **options)
+    return network.graph

@@ -90,6 +90,11 @@ def _is_optimiser(name: str) -> bool:
     return needed <= {"learning_rate"} and "learning_rate" in options
 
 
+def default_rate(optimizer: str) -> float:
+    """Learning rate at the start: the published one of SGD, the usual one of all others."""
+    return Recipe.learning_rate if optimizer == "sgd" else 1e-3
+
+
 FULL = Recipe()
 """Fifty epochs on all images (paper, appendix C.1)."""
 
@@ -98,6 +103,10 @@ LONG = Recipe(cutout=16, drop_path=0.2, auxiliary=0.4)
 
 SHOTS = Recipe(weight_decay=1e-3)
 """Fifty epochs on a hundred images per class (appendix C.4)."""
+
+
+PUBLISHED = {"full": (FULL, 50), "long": (LONG, 600), "shots": (SHOTS, 50)}
+"""Recipes by name, each with its epochs."""
 
 
 def cut_out(images: jax.Array, key: jax.Array, side: int) -> jax.Array:

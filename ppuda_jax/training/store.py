@@ -4,7 +4,6 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
 from flax import serialization
 
 from ppuda_jax import checkpoints, config, parallel
@@ -57,25 +56,10 @@ class RunStore:
         """
         if self._saved is None or self.folder is None:
             return fresh, {}
-        damaged: list[checkpoints.DamagedError] = []
-        folders = self._saved.folders("last")
-        for folder in folders:
-            try:
-                state, record = self._read(folder, fresh)
-            except checkpoints.DamagedError as error:
-                damaged.append(error)
-                continue
-            self._set_aside(folders[: len(damaged)], say)
-            if damaged:
-                say(f"resuming from {folder} instead: {'; '.join(map(str, damaged))}")
-            self._check_best(record, fresh, say)
-            return state, record
-        if damaged:
-            raise checkpoints.CheckpointError(
-                f"no checkpoint in {self.folder / 'last'} can be read: "
-                f"{'; '.join(map(str, damaged))}; restore one from a copy, or choose another "
-                f"workdir to start again"
-            )
+        found = self._saved.newest(lambda folder: self._read(folder, fresh), say, self._is_primary)
+        if found is not None:
+            self._check_best(found[1], fresh, say)
+            return found
         if self._is_primary:
             config.save_json(self.folder / "config.json", self._settings)
         return fresh, {}
@@ -99,23 +83,9 @@ class RunStore:
             try:
                 self._read(folder, fresh)
             except checkpoints.DamagedError as error:
-                self._set_aside([folder], say)
+                self._saved.set_aside([folder], say, self._is_primary)
                 say(f"the best checkpoint is lost, the next evaluation makes another: {error}")
                 record["best"] = None
-
-    def _set_aside(self, folders: list[pathlib.Path], say: Callable[[str], None]) -> None:
-        """Moves damaged checkpoints out of the way of those that will have their numbers."""
-        if self._saved is None or self.folder is None or not folders:
-            return
-        parallel.agree(np.zeros(1))  # every host has looked at them
-        if self._is_primary:
-            for folder in folders:
-                target = _free_name(self.folder / "damaged" / f"{folder.parent.name}-{folder.name}")
-                target.parent.mkdir(exist_ok=True)
-                folder.rename(target)
-                say(f"moved the damaged checkpoint {folder} to {target}")
-        parallel.agree(np.zeros(1))  # and sees that they are gone
-        self._saved.reload()
 
     def save(self, name: str, state: TrainState, record: Mapping[str, Any]) -> None:
         """Starts saving host arrays as `last` or `best`; `record` must have the step.
@@ -136,13 +106,6 @@ class RunStore:
         """Finishes writing and frees the threads."""
         if self._saved is not None:
             self._saved.close()
-
-
-def _free_name(path: pathlib.Path) -> pathlib.Path:
-    number, free = 1, path
-    while free.exists():
-        number, free = number + 1, path.with_name(f"{path.name}.{number + 1}")
-    return free
 
 
 def _run_arrays(state: TrainState) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from ppuda_jax.evaluation.images import make_images
 from ppuda_jax.evaluation.networks import EvalNet
 from ppuda_jax.finetune.compare import compare
 from ppuda_jax.finetune.fit import fit
-from ppuda_jax.finetune.inits import he
+from ppuda_jax.finetune.inits import random
 from ppuda_jax.finetune.network import of_apply
 from ppuda_jax.finetune.recipe import Recipe
 from tests.finetune.conftest import drawn, initial, linear
@@ -54,9 +54,9 @@ def run(train_images, held_out):
 
 
 def test_rows_are_means_over_networks_of_means_over_seeds(run, train_images, held_out):
-    base, better = run({"he": he(), "better": _better})
+    base, better = run({"random": random(), "better": _better})
     finals = {}
-    for name, init in {"he": he(), "better": _better}.items():
+    for name, init in {"random": random(), "better": _better}.items():
         curves = np.array(
             [
                 np.mean(
@@ -72,19 +72,19 @@ def test_rows_are_means_over_networks_of_means_over_seeds(run, train_images, hel
             ]
         )
         finals[name] = curves
-    for row, curves in ((base, finals["he"]), (better, finals["better"])):
+    for row, curves in ((base, finals["random"]), (better, finals["better"])):
         assert row.steps == (0, 4, 8)
         np.testing.assert_allclose(row.mean, curves.mean(0), rtol=1e-6)
         np.testing.assert_allclose(row.error, scipy.stats.sem(curves, axis=0), rtol=1e-6)
-    assert better.wins == np.mean(finals["better"][:, -1] > finals["he"][:, -1])
-    want = scipy.stats.wilcoxon(finals["better"][:, -1], finals["he"][:, -1]).pvalue
+    assert better.wins == np.mean(finals["better"][:, -1] > finals["random"][:, -1])
+    want = scipy.stats.wilcoxon(finals["better"][:, -1], finals["random"][:, -1]).pvalue
     assert better.p_value == pytest.approx(want) and math.isnan(base.p_value)
     assert better.start > base.start and better.area > base.area
     assert better.worth > 0 and base.worth == 0
 
 
 def test_an_initialisation_against_itself_shows_nothing(run):
-    _, same = run({"he": he(), "again": he()})
+    _, same = run({"random": random(), "again": random()})
     assert same.wins == 0 and math.isnan(same.p_value) and same.worth == 0
 
 
@@ -92,7 +92,10 @@ def test_each_gets_the_rate_that_is_best_for_it_on_images_of_their_own(run):
     tuning = make_images(drawn(16, 2), "val", batch_size=8)
     trained = []
     row, hopeless = run(
-        {"he": he(), "huge": lambda network, seed: {"kernel": jnp.eye(3), "bias": jnp.zeros(3)}},
+        {
+            "random": random(),
+            "huge": lambda network, seed: {"kernel": jnp.eye(3), "bias": jnp.zeros(3)},
+        },
         rate_factors=(0.0, 75.0),
         tuning=tuning,
         progress=lambda done, total, newest: trained.append((done, total, newest)),
@@ -100,7 +103,7 @@ def test_each_gets_the_rate_that_is_best_for_it_on_images_of_their_own(run):
     assert row.learning_rate == 0.3 and hopeless.learning_rate == 0.0  # equal: the first
     assert [done for done, *_ in trained] == list(range(1, len(trained) + 1))
     assert trained[0][1] == len(trained) == 2 * (4 * 2 + 2 * 2)
-    assert {t.init for *_, t in trained} == {"he", "huge", "he (tuning)", "huge (tuning)"}
+    assert {t.init for *_, t in trained} == {"random", "huge", "random (tuning)", "huge (tuning)"}
 
 
 def test_an_interrupted_comparison_continues(run, tmp_path):
@@ -111,9 +114,9 @@ def test_an_interrupted_comparison_continues(run, tmp_path):
         if done == 3:
             raise KeyboardInterrupt
 
-    whole = run({"he": he(), "better": _better})
+    whole = run({"random": random(), "better": _better})
     with pytest.raises(KeyboardInterrupt):
-        run({"he": he(), "better": _better}, results_path=path, progress=interrupt)
+        run({"random": random(), "better": _better}, results_path=path, progress=interrupt)
     assert len(path.read_text().splitlines()) == 4
     calls = []
 
@@ -123,19 +126,19 @@ def test_an_interrupted_comparison_continues(run, tmp_path):
 
     def drawn_again(network, seed):
         calls.append(network)
-        return he()(network, seed)
+        return random()(network, seed)
 
-    got = run({"he": drawn_again, "better": better}, results_path=path)
+    got = run({"random": drawn_again, "better": better}, results_path=path)
     assert len(calls) == 16 - 3
     for a, b in zip(got, whole, strict=True):
         assert a.mean == b.mean
     with pytest.raises(ValueError, match="holds another evaluation .steps: there 8, now 12"):
-        run({"he": he()}, results_path=path, steps=12)
+        run({"random": random()}, results_path=path, steps=12)
 
 
 def test_trainings_that_diverge_are_counted_and_others_go_on(run):
     broken = {**initial(0), "kernel": jnp.full((3, 3), jnp.nan)}
-    base, row = run({"he": he(), "broken": lambda network, seed: broken})
+    base, row = run({"random": random(), "broken": lambda network, seed: broken})
     assert row.diverged == 8 and base.diverged == 0
     assert row.mean[0] == row.mean[-1] and base.mean[-1] > base.mean[0]
 
@@ -152,11 +155,11 @@ def test_trainings_that_diverge_are_counted_and_others_go_on(run):
 )
 def test_bad_arguments(run, options, message):
     with pytest.raises(ValueError, match=message):
-        run(**{"inits": {"he": he()}, **options})
+        run(**{"inits": {"random": random()}, **options})
 
 
 def test_two_optimisers(run):
     adam = dataclasses.replace(RECIPE, optimizer="adam", learning_rate=0.01)
-    rows = run({"he": he()}, {"sgd": RECIPE, "adam": adam}, _networks(1))
+    rows = run({"random": random()}, {"sgd": RECIPE, "adam": adam}, _networks(1))
     assert [row.optimizer for row in rows] == ["sgd", "adam"]
     assert rows[0].error == (0.0, 0.0, 0.0) and rows[0].mean != rows[1].mean

@@ -102,6 +102,23 @@ def test_orthogonal_starts(net, ghn):
         assert_close(gram, np.eye(len(gram)), 1e-4)
 
 
+def test_he_draws_kernels_and_leaves_the_rest():
+    (wide,) = small_nets(1)
+    network = by_itself(wide)
+    own, drawn = network.initial(1), he()(network, 1)
+    leaves = zip(wide.plan.params, wide.plan.in_order(own), wide.plan.in_order(drawn), strict=True)
+    large = 0
+    for spec, before, after in leaves:
+        if spec.role != "kernel":
+            np.testing.assert_array_equal(before, after)
+        elif spec.size > 4000:
+            large += 1
+            deviation = np.sqrt(2 / np.prod(spec.shape[:-1]))
+            assert np.std(after) == pytest.approx(deviation, rel=0.1), spec.path
+            assert abs(np.corrcoef(np.ravel(before), np.ravel(after))[0, 1]) < 0.1
+    assert large
+
+
 def test_what_does_not_fit_is_named(net):
     model = EvalNet("predefined", 0, None, "resnet50")
     with pytest.raises(UnfitError, match="resnet50 cannot be trained in the executor: a hand-made"):

@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from ppuda_jax.finetune.fit import fit
-from ppuda_jax.finetune.inits import he, orthogonal, predicted, warm
+from ppuda_jax.finetune.inits import he, orthogonal, predicted, random, warm
 from ppuda_jax.finetune.network import of_apply
 from ppuda_jax.finetune.recipe import Recipe
 from tests.close import assert_close
@@ -53,7 +53,7 @@ def test_a_loop_written_out(network, train_images, held_out):
 def test_continuing_equals_never_having_stopped(network, train_images, held_out, name):
     recipe, snapshots = dataclasses.replace(RECIPE, optimizer=name), []
     whole = _fit(network, train_images, held_out, recipe, every=4, save=snapshots.append)
-    assert [s.points[-1].step for s in snapshots] == [4, 8]
+    assert [s.points[-1].step for s in snapshots] == [4, 8, 12]
     rest = _fit(network, train_images, held_out, recipe, every=4, start=snapshots[0])
     assert np.array_equal(rest.accuracy, whole.accuracy)
     for a, b in zip(*map(jax.tree.leaves, (rest.params, whole.params)), strict=True):
@@ -109,7 +109,9 @@ def test_warm_is_a_short_training(network, train_images, held_out):
 
 
 def test_what_needs_a_graph_says_so(network):
-    assert_close(he()(network, 0), initial(0), 1e-7)
+    assert_close(random()(network, 0), initial(0), 1e-7)
+    with pytest.raises(ValueError, match="linear was given without a graph"):
+        he()(network, 0)
     with pytest.raises(ValueError, match="linear was given without a graph"):
         orthogonal()(network, 0)
     with pytest.raises(ValueError, match="linear was given without a graph"):

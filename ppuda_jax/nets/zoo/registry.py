@@ -5,7 +5,7 @@ from types import MappingProxyType
 
 import flax.linen as nn
 
-from ppuda_jax.archs.genotypes import DARTS, VIT_CONFIG, NetConfig
+from ppuda_jax.archs.genotypes import DARTS, PDARTS, VIT_CONFIG, Genotype, NetConfig
 from ppuda_jax.archs.plan import make_plan
 from ppuda_jax.nets.context import DEFAULT, OpContext
 from ppuda_jax.nets.network import Network
@@ -37,16 +37,20 @@ def _vit_b16(num_classes: int, image_size: int, context: OpContext) -> nn.Module
     return VisionTransformer(num_classes, patch=16 if image_size > SMALL_IMAGES else 4)
 
 
-def _darts(num_classes: int, image_size: int, context: OpContext) -> nn.Module:
-    """DARTS: 20 cells of 36 channels for small images, 14 of 48 for large ones."""
-    small = image_size <= SMALL_IMAGES
-    config = NetConfig(
-        genotype=DARTS,
-        n_cells=20 if small else 14,
-        C=36 if small else 48,
-        C_mult=2,
-    )
-    return Network(make_plan(config, num_classes, image_size), context=context)
+def _cells(genotype: Genotype) -> Factory:
+    """20 cells of 36 channels for small images, 14 of 48 for large ones (DARTS)."""
+
+    def build(num_classes: int, image_size: int, context: OpContext) -> nn.Module:
+        small = image_size <= SMALL_IMAGES
+        config = NetConfig(
+            genotype=genotype,
+            n_cells=20 if small else 14,
+            C=36 if small else 48,
+            C_mult=2,
+        )
+        return Network(make_plan(config, num_classes, image_size), context=context)
+
+    return build
 
 
 MODELS: Mapping[str, Factory] = MappingProxyType(
@@ -59,7 +63,8 @@ MODELS: Mapping[str, Factory] = MappingProxyType(
         "wide_resnet28_10": _wide_resnet,
         "vit": _vit,
         "vit_b16": _vit_b16,
-        "darts": _darts,
+        "darts": _cells(DARTS),
+        "pdarts": _cells(PDARTS),
     }
 )
 """Name -> factory of (num_classes, image_size, context)."""

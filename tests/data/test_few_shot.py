@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ppuda_jax.finetune.few_shot import few_shot
+from ppuda_jax.data.few_shot import few_shot
 from tests.finetune.conftest import drawn
 
 
