@@ -18,7 +18,6 @@ from typing import Any, Literal
 
 import jax
 
-from experiments import flags
 from ppuda_jax.checkpoints import load_ghn
 from ppuda_jax.config import described
 from ppuda_jax.data.batches import TrainingImages, training_images
@@ -39,6 +38,8 @@ from ppuda_jax.ghn.loaded import LoadedGHN
 from ppuda_jax.params_io import load_params
 from ppuda_jax.runtime.compilation import compilation_cache
 from ppuda_jax.runtime.progress import say
+
+from . import flags
 
 _STATISTICS = 20  # training batches that statistics of a prediction are measured on
 

@@ -35,7 +35,7 @@ _FIXED = {"bias": (1.0, 0.0, 1.0), "msa": (0.04, 0.04, 0.04), "ln": (1.0, 1.0, 0
 _SQUARES = ("bn", "ln", "pos_enc", "input")
 
 _UNIT = 0.2  # inches between rows
-_NODE, _LABELLED = 1.2, 3.4  # width of a node in units, without and with its kind beside it
+_NODE, _LABELLED = 1.2, 3.9  # width of a node in units, without and with its kind beside it
 _DOT = 30.0  # area of a node, in square points
 _LEGEND, _ENTRY = 1.4, 0.17  # inches: width of the legend, height of a line of it
 
