@@ -6,17 +6,21 @@ A name without a docstring stops the build.
 import contextlib
 import inspect
 import io
+import pathlib
+import sys
 from typing import Any
 
 from mkdocs.exceptions import PluginError
 
+_ROOT = pathlib.Path(__file__).parents[2]
 _NAMES, _COMMANDS = "<!-- public names -->", "<!-- commands -->"
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Replaces the marks of a page."""
     if _NAMES in markdown:
-        markdown = markdown.replace(_NAMES, _public_names())
+        markdown = markdown.replace(_ROOT = pathlib.Path(__file__).parents[2]
+_NAMES, _public_names())
     if _COMMANDS in markdown:
         markdown = markdown.replace(_COMMANDS, _commands())
     return markdown
@@ -36,6 +40,7 @@ def _public_names() -> str:
 def _commands() -> str:
     import importlib
 
+    sys.path.append(str(_ROOT))
     from experiments.__main__ import commands
 
     parts = []
