@@ -19,8 +19,7 @@ _NAMES, _COMMANDS = "<!-- public names -->", "<!-- commands -->"
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Replaces the marks of a page."""
     if _NAMES in markdown:
-        markdown = markdown.replace(_ROOT = pathlib.Path(__file__).parents[2]
-_NAMES, _public_names())
+        markdown = markdown.replace(_NAMES, _public_names())
     if _COMMANDS in markdown:
         markdown = markdown.replace(_COMMANDS, _commands())
     return markdown
