@@ -12,6 +12,7 @@ objective.
 
 import dataclasses
 import functools
+import pathlib
 from collections.abc import Sequence
 
 import jax
@@ -90,7 +91,7 @@ def _run(options: ZooConfig) -> str:
     from ppuda_jax.data.batches import training_images
     from ppuda_jax.evaluation import load_eval_images
     from ppuda_jax.finetune.inits import he, predicted
-    from ppuda_jax.finetune.zoo import train_zoo
+    from ppuda_jax.finetune.zoo import Zoo
     from ppuda_jax.runtime.processors import processors
 
     recipe = options.recipe
@@ -130,19 +131,17 @@ def _run(options: ZooConfig) -> str:
         say(f"{done} of {total}: {newest.split}-{newest.index} seed {newest.seed}, {text}")
 
     try:
-        found = train_zoo(
-            options.output,
-            nets,
+        zoo = Zoo(
+            pathlib.Path(options.output).expanduser(),
             init,
             options.init if options.init == "he" else f"predicted by {options.checkpoint}",
             images,
             held_out,
             recipe,
-            steps=steps,
-            seeds=options.seeds,
-            at_once=min(_AT_ONCE, processors()),
-            progress=show,
+            steps,
         )
+        at_once = min(_AT_ONCE, processors())
+        found = zoo.train(nets, seeds=options.seeds, at_once=at_once, progress=show)
     finally:
         bar.close()
     return _table(options, found)

@@ -2,11 +2,12 @@
 
 import concurrent.futures
 import dataclasses
+import itertools
 import math
-import os
 import pathlib
 import threading
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 
@@ -18,7 +19,7 @@ from ppuda_jax.finetune.deepnets import best_way
 from ppuda_jax.finetune.fit import fit
 from ppuda_jax.finetune.inits import Init
 from ppuda_jax.finetune.recipe import Recipe
-from ppuda_jax.teachers.record import SUFFIX, TeacherRecord, save_teacher
+from ppuda_jax.teachers.record import TeacherRecord, save_teacher
 
 INDEX = "networks.jsonl"
 """File of a folder that says how each training ended, those that diverged included."""
@@ -56,123 +57,130 @@ class Ended:
         return self.split, self.index, self.fingerprint, self.seed
 
 
-def train_zoo(
-    folder: str | os.PathLike[str],
-    nets: Sequence[EvalNet],
-    init: Init,
-    init_name: str,
-    images: Callable[[int], TrainingImages],
-    held_out: EvalImages,
-    recipe: Recipe,
-    *,
-    steps: int,
-    seeds: int = 1,
-    at_once: int = 1,
-    progress: Callable[[int, int, Ended], None] | None = None,
-) -> tuple[Ended, ...]:
-    """Trains networks of DeepNets-1M and stores each in a file of its own.
+@dataclasses.dataclass(frozen=True)
+class Zoo:
+    """How networks are trained, and the folder that they are stored in.
 
-    What is in the folder already is not trained again; a network that diverges is noted in the
-    index, has no file, and the others go on.
-
-    Args:
+    Attributes:
       folder: see `teachers.store`.
-      nets: the networks.
       init: where training starts.
       init_name: its name.
       images: training images by seed, in the recipe's batch size.
       held_out: what accuracies are of.
       recipe: how networks are trained.
       steps: updates of each.
-      seeds: trainings of each network, from seed 0.
-      at_once: networks trained side by side.
-      progress: called after each training as (done, in all, newest).
-
-    Returns:
-      One result per network and seed.
-
-    Raises:
-      ValueError: nothing to train, hand-made models, or a folder of networks that were trained
-        otherwise.
     """
-    plain = [net.name for net in nets if net.plan is None]
-    if plain or not nets or seeds < 1 or at_once < 1:
-        raise ValueError(
-            f"a zoo has networks of DeepNets-1M, at least one with one seed, received "
-            f"{len(nets)} networks, seeds={seeds}, at_once={at_once}"
-            + (f", among them {', '.join(plain)}, which are hand-made" if plain else "")
+
+    folder: pathlib.Path
+    init: Init
+    init_name: str
+    images: Callable[[int], TrainingImages]
+    held_out: EvalImages
+    recipe: Recipe
+    steps: int
+
+    def train(
+        self,
+        nets: Sequence[EvalNet],
+        *,
+        seeds: int = 1,
+        at_once: int = 1,
+        progress: Callable[[int, int, Ended], None] | None = None,
+    ) -> tuple[Ended, ...]:
+        """Trains networks of DeepNets-1M and stores each in a file of its own.
+
+        What is in the folder already is not trained again; a network that diverges is noted in the
+        index, has no file, and the others go on.
+
+        Args:
+          nets: the networks.
+          seeds: trainings of each network, from seed 0.
+          at_once: networks trained side by side.
+          progress: called after each training as (done, in all, newest).
+
+        Returns:
+          One result per network and seed.
+
+        Raises:
+          ValueError: nothing to train, hand-made models, or a folder of networks that were trained
+            otherwise.
+        """
+        hand_made = [net.name for net in nets if net.plan is None]
+        if hand_made or not nets or seeds < 1 or at_once < 1:
+            raise ValueError(
+                f"a zoo has networks of DeepNets-1M, at least one with one seed, received "
+                f"{len(nets)} networks, seeds={seeds}, at_once={at_once}, hand-made: "
+                f"{', '.join(hand_made) or 'none'}"
+            )
+        kept = ResultFile(self.folder / INDEX, self._identity, Ended)
+        lock, done = threading.Lock(), itertools.count(1)
+        x64 = bool(jax.config.read("jax_enable_x64"))  # threads have settings of their own
+
+        def one(net: EvalNet, seed: int) -> Ended:
+            with jax.enable_x64(x64):
+                ended = kept.get((*net.key, seed))
+                known = ended is not None and self._is_whole(ended)
+                ended = ended if ended is not None and known else self._train(net, seed)
+            with lock:
+                if not known:
+                    kept.add(ended)
+                if progress is not None:
+                    progress(next(done), len(nets) * seeds, ended)
+            return ended
+
+        pool = concurrent.futures.ThreadPoolExecutor(at_once, "zoo")
+        try:
+            jobs = [pool.submit(one, net, seed) for seed in range(seeds) for net in nets]
+            return tuple(job.result() for job in jobs)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)  # whoever interrupts waits for nothing
+
+    @property
+    def _identity(self) -> dict[str, Any]:
+        return {
+            "dataset": self.held_out.spec.to_metadata(),
+            "init": self.init_name,
+            "steps": self.steps,
+            "recipe": dataclasses.asdict(self.recipe),
+            "part": self.held_out.part,
+            "num_images": self.held_out.num_images,
+        }
+
+    def _is_whole(self, ended: Ended) -> bool:
+        """Whether a network need not be trained again."""
+        return ended.diverged_at is not None or (self.folder / ended.file).exists()
+
+    def _train(self, net: EvalNet, seed: int) -> Ended:
+        network, images = best_way(net, self.recipe), self.images(seed)
+        curve = fit(
+            network,
+            self.init(network, seed),
+            images,
+            self.held_out,
+            self.recipe,
+            steps=self.steps,
+            seed=seed,
         )
-    place = pathlib.Path(folder).expanduser()
-    spec = images(0).spec
-    identity = {
-        "dataset": spec.to_metadata(),
-        "init": init_name,
-        "steps": steps,
-        "recipe": dataclasses.asdict(recipe),
-        "part": held_out.part,
-        "num_images": held_out.num_images,
-    }
-    kept = ResultFile(place / INDEX, identity, Ended)
-    total, lock, x64 = len(nets) * seeds, threading.Lock(), bool(jax.config.read("jax_enable_x64"))
-    done: list[Ended] = []
-
-    def one(net: EvalNet, seed: int) -> Ended:
-        with jax.enable_x64(x64):
-            ended = kept.get((*net.key, seed))
-            if ended is None or not (
-                ended.diverged_at is not None or (place / ended.file).exists()
-            ):
-                ended = train(net, seed)
-        with lock:
-            if kept.get(ended.key) != ended:
-                kept.add(ended)
-            done.append(ended)
-            if progress is not None:
-                progress(len(done), total, ended)
-        return ended
-
-    def train(net: EvalNet, seed: int) -> Ended:
-        network = best_way(net, recipe)
-        own = images(seed)
-        curve = fit(network, init(network, seed), own, held_out, recipe, steps=steps, seed=seed)
-        last, file = curve.points[-1], ""
-        if curve.diverged_at is None and math.isfinite(last.loss):
+        first, last = curve.points[0], curve.points[-1]
+        diverged_at = curve.diverged_at
+        if diverged_at is None and not math.isfinite(last.loss):
+            diverged_at = self.steps
+        file = ""
+        if diverged_at is None and net.config is not None:
             record = TeacherRecord(
                 split=net.split,
                 index=net.index,
-                config=net.config.to_dict() if net.config is not None else {},
-                dataset=spec.to_metadata(),
+                config=net.config.to_dict(),
+                dataset=images.spec.to_metadata(),
                 seed=seed,
-                steps=steps,
-                epochs=steps * recipe.batch_size / own.num_images,
+                steps=self.steps,
+                epochs=self.steps * self.recipe.batch_size / images.num_images,
                 accuracy=curve.final,
-                part=held_out.part,
-                init=init_name,
-                recipe=dataclasses.asdict(recipe),
+                part=self.held_out.part,
+                init=self.init_name,
+                recipe=dataclasses.asdict(self.recipe),
             )
             leaves = record.plan.in_order(network.unpack(curve.params))
-            file = save_teacher(place, record, leaves).name
-        return Ended(
-            *(*net.key, seed),
-            file,
-            curve.points[0].accuracy,
-            curve.final,
-            None if file else curve.diverged_at or steps,
-            last.seconds,
-        )
-
-    pairs = [(net, seed) for seed in range(seeds) for net in nets]
-    with concurrent.futures.ThreadPoolExecutor(at_once, "zoo") as pool:
-        jobs = [pool.submit(one, *pair) for pair in pairs]
-        try:
-            return tuple(job.result() for job in jobs)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-def forgotten(folder: str | os.PathLike[str], found: Sequence[Ended]) -> list[str]:
-    """Names of networks in a folder that are not among the results: of other runs."""
-    known = {ended.file for ended in found}
-    paths = pathlib.Path(folder).expanduser().glob(f"*{SUFFIX}")
-    return sorted(path.name for path in paths if path.name not in known)
+            file = save_teacher(self.folder, record, leaves).name
+        scores = first.accuracy, curve.final, diverged_at, last.seconds
+        return Ended(net.split, net.index, net.fingerprint, seed, file, *scores)

@@ -150,22 +150,22 @@ def read_leaves(path: str | os.PathLike[str]) -> list[np.ndarray]:
 
 
 def _read(path: str | os.PathLike[str], read: Any) -> tuple[TeacherRecord, Any]:
-    try:
-        with np.load(path, allow_pickle=False) as file:
+    with open(path, "rb") as raw:
+        try:
+            file = np.load(raw, allow_pickle=False)
             if not isinstance(file, np.lib.npyio.NpzFile) or _RECORD not in file.files:
                 raise TeacherError(
                     f"{path} is no trained network: it has no record; files of trained networks "
                     "are made by `python -m experiments.train_zoo`"
                 )
             text, found = file[_RECORD].tobytes(), read(file)
-    except (zipfile.BadZipFile, EOFError, OSError) as error:
-        if isinstance(error, FileNotFoundError):
+        except TeacherError:
             raise
-        raise TeacherError(_damaged(path, error)) from error
-    except ValueError as error:
-        if isinstance(error, TeacherError):
-            raise
-        raise TeacherError(_damaged(path, error)) from error
+        except (zipfile.BadZipFile, EOFError, OSError, ValueError) as error:
+            raise TeacherError(
+                f"{path} is no trained network, or is damaged ({type(error).__name__}: {error}): "
+                "remove it, and make it anew by `python -m experiments.train_zoo`"
+            ) from error
     try:
         values = json.loads(text)
         version = values.pop("format", None)
@@ -178,13 +178,6 @@ def _read(path: str | os.PathLike[str], read: Any) -> tuple[TeacherRecord, Any]:
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise TeacherError(f"{path} has a record that cannot be read ({error})") from error
     return record, found
-
-
-def _damaged(path: str | os.PathLike[str], error: Exception) -> str:
-    return (
-        f"{path} is no trained network, or is damaged ({type(error).__name__}: {error}): remove "
-        "it, and make it anew by `python -m experiments.train_zoo`"
-    )
 
 
 def _check_shapes(plan: Plan, shapes: list[tuple[int, ...]], what: str) -> None:
