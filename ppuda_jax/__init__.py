@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ppuda_jax.ghn.model import init_theta as init_theta
     from ppuda_jax.graphs.describe import describe as describe
     from ppuda_jax.graphs.records import network_graph as network_graph
+    from ppuda_jax.hub import push_to_hub as push_to_hub
     from ppuda_jax.nets.network import build_network as build_network
     from ppuda_jax.prediction.predict import predict_params as predict_params
     from ppuda_jax.prediction.predict import unsupported_leaves as unsupported_leaves
@@ -56,6 +57,7 @@ _MODULES = {
     "load_split": "archs.hdf5",
     "network_graph": "graphs.records",
     "predict_params": "prediction.predict",
+    "push_to_hub": "hub",
     "save_ghn": "checkpoints",
     "trace": "tracing.api",
     "unsupported_leaves": "prediction.predict",

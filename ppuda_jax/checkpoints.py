@@ -262,13 +262,18 @@ def load_ghn(name_or_path: str | os.PathLike[str]) -> LoadedGHN:
 
     Args:
         name_or_path: a shipped name such as `ghn2-cifar10`, a folder of `save_ghn`, a run's
-            workdir (its best checkpoint if there is one, else its last), one checkpoint of it, or
-            a `.pt` file of the reference implementation (needs PyTorch).
+            workdir (its best checkpoint if there is one, else its last), one checkpoint of it,
+            a `.pt` file of the reference implementation (needs PyTorch), or hf://OWNER/NAME on the
+            Hugging Face hub (needs huggingface_hub).
 
     Raises:
         CheckpointError: nothing of that kind is there, or it does not fit its own configuration.
     """
     text = os.fspath(name_or_path)
+    if text.startswith("hf://"):
+        from ppuda_jax.hub import load_from_hub
+
+        return load_from_hub(text)
     path = pathlib.Path(text).expanduser()
     if path.suffix in (".pt", ".pth"):
         from ppuda_jax.convert.files import load_torch_ghn

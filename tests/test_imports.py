@@ -18,7 +18,16 @@ LEVELS = (
     ("graphs",),
     ("ghn", "nets", "tracing"),
     ("executor", "convert", "params_io"),
-    ("prediction", "programs", "data", "checkpoints", "parallel", "calibration", "visualization"),
+    (
+        "prediction",
+        "programs",
+        "data",
+        "checkpoints",
+        "parallel",
+        "calibration",
+        "visualization",
+        "hub",
+    ),
     ("hostloop", "teachers", "zoo"),
     ("training",),
     ("evaluation", "structure"),
@@ -97,7 +106,7 @@ DISTRIBUTIONS = {
     "sklearn": "scikit-learn",
 }
 # What extras bring; only imported where it is used.
-OF_EXTRAS = {"torch", "safetensors"}
+OF_EXTRAS = {"torch", "safetensors", "huggingface_hub"}
 
 
 def test_every_package_that_is_imported_is_required():
