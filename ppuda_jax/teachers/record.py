@@ -19,6 +19,7 @@ from ppuda_jax.data.spec import DatasetSpec
 FORMAT = 1
 SUFFIX = ".npz"
 _RECORD = "record"
+_MAGIC = b"PK"  # of any .npz file
 
 
 class TeacherError(ValueError):
@@ -151,13 +152,13 @@ def read_leaves(path: str | os.PathLike[str]) -> list[np.ndarray]:
 
 def _read(path: str | os.PathLike[str], read: Any) -> tuple[TeacherRecord, Any]:
     with open(path, "rb") as raw:
+        if raw.read(len(_MAGIC)) != _MAGIC:
+            raise TeacherError(_foreign(path, f"it is no {SUFFIX} file"))
+        raw.seek(0)
         try:
             file = np.load(raw, allow_pickle=False)
-            if not isinstance(file, np.lib.npyio.NpzFile) or _RECORD not in file.files:
-                raise TeacherError(
-                    f"{path} is no trained network: it has no record; files of trained networks "
-                    "are made by `python -m experiments.train_zoo`"
-                )
+            if _RECORD not in file.files:
+                raise TeacherError(_foreign(path, "it has no record"))
             text, found = file[_RECORD].tobytes(), read(file)
         except TeacherError:
             raise
@@ -178,6 +179,13 @@ def _read(path: str | os.PathLike[str], read: Any) -> tuple[TeacherRecord, Any]:
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise TeacherError(f"{path} has a record that cannot be read ({error})") from error
     return record, found
+
+
+def _foreign(path: str | os.PathLike[str], reason: str) -> str:
+    return (
+        f"{path} is no trained network: {reason}; files of trained networks are made by "
+        "`python -m experiments.train_zoo`"
+    )
 
 
 def _check_shapes(plan: Plan, shapes: list[tuple[int, ...]], what: str) -> None:

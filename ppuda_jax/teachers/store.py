@@ -123,7 +123,7 @@ class TeacherStore:
     def check_images(self, images: DatasetSpec) -> None:
         """Raises TeacherError unless the networks were trained on such images."""
         try:
-            check_same_images(self.spec, images, f"the teachers in {self.name}")
+            check_same_images(self.spec, images, f"the zoo {self.name}")
         except ValueError as error:
             raise TeacherError(str(error)) from error
 

@@ -81,7 +81,7 @@ def test_images_of_another_kind_are_refused(tmp_path):
     save_zoo(tmp_path, PLANS)
     store = open_store(tmp_path)
     store.check_images(PUBLISHED["digits"])
-    with pytest.raises(TeacherError, match="the teachers in .* digits with class_names"):
+    with pytest.raises(TeacherError, match="the zoo .* digits with class_names"):
         store.check_images(PUBLISHED["cifar10"])
     few = dataclasses.replace(PUBLISHED["digits"], num_classes=4, class_names=())
     with pytest.raises(TeacherError, match="num_classes 10, the images of digits have 4"):
@@ -137,9 +137,9 @@ def _record(path, **changes):
     ("damage", "message"),
     [
         (_cut, "is no trained network, or is damaged .*: remove it, and make it anew"),
-        (_empty, "or is damaged"),
-        (_text, "or is damaged"),
-        (_array, "is no trained network: it has no record"),
+        (_empty, "is no trained network: it is no .npz file"),
+        (_text, "is no trained network: it is no .npz file"),
+        (_array, "is no trained network: it is no .npz file"),
         (_without_record, "is no trained network: it has no record"),
         (lambda path: _record(path, format=9), "must say format 1, received 9"),
         (lambda path: _record(path, more=1), "has a record that cannot be read"),

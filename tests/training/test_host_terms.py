@@ -220,7 +220,7 @@ def test_one_network_teaches_all_architectures(tmp_path):
 def test_teachers_that_do_not_fit(tmp_path):
     save_zoo(tmp_path / "zoo", [PLAN], spec=PUBLISHED["cifar10"])
     settings = dataclasses.replace(SETTINGS, teacher=str(tmp_path / "zoo"))
-    with pytest.raises(TeacherError, match="the teachers in .* cifar10 with class_names"):
+    with pytest.raises(TeacherError, match="the zoo .* cifar10 with class_names"):
         deepnets_task(settings)
     store = TeacherStore("here", {}, PUBLISHED["digits"])
     objective = HostTerms(settings, StepFunctions(Batch(2), 1), store)
