@@ -33,6 +33,7 @@ LEVELS = (
     ("evaluation", "structure"),
     ("finetune",),
     ("properties",),
+    ("proxies",),
 )
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
 # Two families of one level that must not see each other.
