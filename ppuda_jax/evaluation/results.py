@@ -11,7 +11,7 @@ import json
 import math
 import os
 import pathlib
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from ppuda_jax import config
@@ -189,7 +189,11 @@ class ResultFile(Generic[R]):
 
     def add(self, result: R) -> None:
         """Adds a result and writes the file."""
-        self._results[result.key] = result
+        self.extend([result])
+
+    def extend(self, results: Iterable[R]) -> None:
+        """Adds results and writes the file once."""
+        self._results |= {result.key: result for result in results}
         lines = [self._identity, *map(dataclasses.asdict, self._results.values())]
         self._path.parent.mkdir(parents=True, exist_ok=True)
         config.write_atomic(self._path, "".join(json.dumps(line) + "\n" for line in lines))
@@ -227,7 +231,10 @@ def read_results(
       FileNotFoundError: there is no file.
     """
     try:
-        first, *rest = [json.loads(line) for line in pathlib.Path(path).read_text().splitlines()]
+        lines = pathlib.Path(path).read_text().splitlines(keepends=True)
+        if len(lines) > 1 and not lines[-1].endswith("\n"):
+            lines.pop()  # cut off, as by a copy that was interrupted: that result is computed again
+        first, *rest = map(json.loads, lines)
         return dict(first), [record(**line) for line in rest]
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path} is no file of results ({error})") from error

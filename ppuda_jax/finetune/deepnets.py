@@ -64,11 +64,15 @@ def in_executor(net: EvalNet, batch_size: int, memory_limit_gib: float = 4.0) ->
     def loss(tables, programs, images, labels, key, smoothing):
         return run.mean_loss(variant, tables, programs, images, labels, key, smoothing)[0]
 
+    def logits(tables, programs, images):
+        return run.logits(variant, tables, programs, images)[0]
+
     def score(tables, programs, images, labels, weights):
-        return count_hits(run.logits(variant, tables, programs, images)[0], labels, weights)
+        return count_hits(logits(tables, programs, images), labels, weights)
 
     value_and_grad = CachedFunction(jax.value_and_grad(loss), variant, "gradients of networks")
     cached_score = CachedFunction(score, variant, "scores of networks")
+    cached_logits = CachedFunction(logits, variant, "logits of networks")
 
     def gradient(tables, state, *batch):
         return *value_and_grad(tables, arrays.programs, *batch), state
@@ -93,6 +97,7 @@ def in_executor(net: EvalNet, batch_size: int, memory_limit_gib: float = 4.0) ->
         net.name,
         gradient,
         lambda tables, state, *batch: cached_score(tables, arrays.programs, *batch),
+        lambda tables, state, images: cached_logits(tables, arrays.programs, images),
         graph_from_plan(plan),
         functools.partial(he_params, plan),
         pack,
@@ -123,10 +128,13 @@ def on_host(net: EvalNet, batch_size: int) -> Trainable:
         scores, gradient = leaf_gradient(functions, steps, leaves, images, labels, key, smoothing)
         return scores.loss, gradient, state
 
-    def score(leaves, state, images, labels, weights):
+    def logits(leaves, state, images):
         del state
-        calls = calls_of_leaves(_host_functions(len(labels), dropout=False), steps, leaves)
-        return _count_hits(host_run(calls, images), labels, weights)
+        calls = calls_of_leaves(_host_functions(len(images), dropout=False), steps, leaves)
+        return host_run(calls, images)
+
+    def score(leaves, state, images, labels, weights):
+        return _count_hits(logits(leaves, state, images), labels, weights)
 
     def pack(params):
         return [jnp.asarray(leaf) for leaf in plan.in_order(params)]
@@ -149,6 +157,7 @@ def on_host(net: EvalNet, batch_size: int) -> Trainable:
         net.name,
         gradient,
         score,
+        logits,
         graph,
         functools.partial(he_params, plan),
         pack,

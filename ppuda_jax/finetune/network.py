@@ -38,6 +38,7 @@ class Trainable:
       name: of the network.
       gradient: loss and gradient on a batch.
       score: hits and loss on a batch.
+      logits: `(params, state, images) -> [B, K]`, as it is evaluated.
       graph: its graph, for predictions; None if it has none.
       initial: random parameters by seed, as the network's own pytree.
       pack: the network's own pytree -> `Params`.
@@ -50,6 +51,7 @@ class Trainable:
     name: str
     gradient: Gradient
     score: Score
+    logits: Callable[..., jax.Array]
     graph: ArchGraph | None
     initial: Callable[[int], Any]
     pack: Callable[[Any], Params]
@@ -100,8 +102,11 @@ def of_apply(
         value = losses[0] + auxiliary * losses[1] if auxiliary else losses[0]
         return value, {**dict(state), **changed}
 
+    def logits(params, state, images):
+        return apply_fn(variables(params, state), images)
+
     def score(params, state, images, labels, weights):
-        return count_hits(apply_fn(variables(params, state), images), labels, weights)
+        return count_hits(logits(params, state, images), labels, weights)
 
     key = (apply_fn, train, auxiliary) if key is None else key
     value_and_grad = CachedFunction(
@@ -122,6 +127,7 @@ def of_apply(
         name,
         gradient,
         CachedFunction(score, key, "scores of networks"),
+        CachedFunction(logits, key, "logits of networks"),
         graph,
         initial,
         lambda params: jax.tree.map(jnp.asarray, params),

@@ -46,7 +46,11 @@ class Score:
 
 
 class PredictedScorer:
-    """Scores cells with predicted parameters."""
+    """Scores cells with predicted parameters.
+
+    Attributes:
+      ghn: the hypernetwork.
+    """
 
     def __init__(
         self, ghn: LoadedGHN, skeleton: net.Skeleton, images: jax.Array, labels: jax.Array
@@ -62,7 +66,7 @@ class PredictedScorer:
         Raises:
           ValueError: the hypernetwork cannot predict the networks: another number of classes.
         """
-        self._ghn, self._skeleton = ghn, skeleton
+        self.ghn, self._skeleton = ghn, skeleton
         self._images, self._labels = images, labels
         self._bindings = _all_bindings(ghn, skeleton)
         full = graph_of(skeleton, dict.fromkeys(EDGES, OPS.index("nor_conv_3x3")))[0]
@@ -72,14 +76,14 @@ class PredictedScorer:
     def inputs(self, choice: Choice) -> tuple[PaddedGraphs, np.ndarray, dict]:
         """A cell as data: its graph, the node of every leaf [P], its operations."""
         graph, nodes = graph_of(self._skeleton, choice)
-        padded = pad_graphs([graph], self._bucket, max(1, self._ghn.config.virtual_edges))
+        padded = pad_graphs([graph], self._bucket, max(1, self.ghn.config.virtual_edges))
         index = np.array([nodes.get(b.path, 0) for b in self._bindings], np.int32)
         return padded, index, {edge: np.int32(op) for edge, op in net.pruned(choice).items()}
 
     def params(self, choice: Choice) -> Any:
         """Parameters of the whole space, of which the cell's are its predictions."""
         padded, index, _ = self.inputs(choice)
-        return self._predict(self._ghn.theta, padded, index)
+        return self.predict(self.ghn.theta, padded, index)
 
     def score(self, choice: Choice) -> Score:
         """Predicts the parameters of a cell's network and runs it.
@@ -89,18 +93,19 @@ class PredictedScorer:
         if not net.connected(choice):
             classes = self._skeleton.classes
             return Score(1 / classes, float(np.log(classes)))
-        accuracy, loss = self._run(self._ghn.theta, *self.inputs(choice))
+        accuracy, loss = self._run(self.ghn.theta, *self.inputs(choice))
         return Score(float(accuracy), float(loss))
 
-    def _predict(self, theta: Any, padded: PaddedGraphs, index: jax.Array | np.ndarray) -> Any:
-        h = BlockDecoder(self._ghn.config, theta).embed(padded)[0]
-        leaves = assemble(self._ghn.config, theta, h[index], self._bindings)
+    def predict(self, theta: Any, padded: PaddedGraphs, index: jax.Array | np.ndarray) -> Any:
+        """Parameters of the whole space by `inputs` of a cell; can be compiled once for all."""
+        h = BlockDecoder(self.ghn.config, theta).embed(padded)[0]
+        leaves = assemble(self.ghn.config, theta, h[index], self._bindings)
         return unflatten_dict(leaves)
 
     def _score(
         self, theta: Any, padded: PaddedGraphs, index: jax.Array, choice: dict
     ) -> tuple[jax.Array, jax.Array]:
-        params = self._predict(theta, padded, index)
+        params = self.predict(theta, padded, index)
         logits = net.apply_vertex(self._skeleton, params, choice, self._images)
         return accuracy(logits, self._labels), cross_entropy(logits, self._labels)
 
