@@ -198,6 +198,15 @@ def is_connected(config: NetConfig) -> bool:
     return second
 
 
+def is_allowed(genotype: Genotype) -> bool:
+    """Tells whether sampling takes such cells: see the rules of `_is_rejected`."""
+    normal, reduce = (
+        [(_OP_IDS[op], state) for op, state in edges]
+        for edges in (genotype.normal, genotype.reduce)
+    )
+    return not _is_rejected(normal, reduce)
+
+
 def _draw_base(draw: Draw, spec: Split) -> NetConfig:
     """Draws until a network of the split at the base width obeys all its rules."""
     first_part, last_part = spec.parts
