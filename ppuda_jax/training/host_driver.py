@@ -19,7 +19,8 @@ from ppuda_jax.data.batches import LoadFn, TrainingImages
 from ppuda_jax.data.stream import ArchitectureStream, MetaBatches
 from ppuda_jax.ghn.config import GHNConfig
 from ppuda_jax.hostloop.functions import Batch, StepFunctions
-from ppuda_jax.hostloop.gradient import Labelled, MetaGradient
+from ppuda_jax.hostloop.gradient import Labelled
+from ppuda_jax.hostloop.meta_gradient import MetaGradient
 from ppuda_jax.hostloop.network import make_network
 from ppuda_jax.hostloop.predictor import predictor_of
 from ppuda_jax.programs import CachedFunction

@@ -70,7 +70,7 @@ def build_planned(ghn: GHNConfig, plans: Sequence[Plan], variant: object) -> np.
 
 
 class HostTerms:
-    """The objective of a run; satisfies `hostloop.gradient.PagesObjective`."""
+    """The objective of a run; satisfies `hostloop.meta_gradient.PagesObjective`."""
 
     def __init__(
         self,

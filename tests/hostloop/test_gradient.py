@@ -11,7 +11,8 @@ from ppuda_jax.executor.variants import variant_of
 from ppuda_jax.ghn.config import ghn2_cifar10
 from ppuda_jax.ghn.model import init_theta
 from ppuda_jax.hostloop.functions import Batch, StepFunctions
-from ppuda_jax.hostloop.gradient import MetaGradient, leaf_gradient, request_gradient
+from ppuda_jax.hostloop.gradient import leaf_gradient, request_gradient
+from ppuda_jax.hostloop.meta_gradient import MetaGradient
 from ppuda_jax.hostloop.network import make_network
 from ppuda_jax.hostloop.predictor import Predictor
 from ppuda_jax.hostloop.run import calls_of_leaves, run

@@ -11,8 +11,9 @@ import pytest
 from ppuda_jax.data.spec import PUBLISHED
 from ppuda_jax.ghn.config import ghn2_cifar10
 from ppuda_jax.hostloop.functions import Batch, StepFunctions
-from ppuda_jax.hostloop.gradient import CrossEntropy, leaf_gradient
+from ppuda_jax.hostloop.gradient import leaf_gradient
 from ppuda_jax.hostloop.leaves import leaves_of_pages, pages_of_cotangents
+from ppuda_jax.hostloop.meta_gradient import CrossEntropy
 from ppuda_jax.teachers.alignment import permute, random_permutations
 from ppuda_jax.teachers.distances import norm_penalty
 from ppuda_jax.teachers.groups import channel_groups
