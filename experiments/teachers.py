@@ -35,8 +35,8 @@ ARMS = ("task", "distill", "regress", "regress_unaligned", "reptile")
 class TeachersConfig:
     """The experiment; every field is a flag."""
 
-    teachers: str = dataclasses.field(metadata={"help": "folder of experiments.train_zoo"})
-    output: str = dataclasses.field(metadata={"help": "folder of the runs and results"})
+    teachers: str = described("runs/zoo", "folder of experiments.train_zoo")
+    output: str = described("runs/teachers", "folder of the runs and results")
     trained: str | None = described(
         None,
         "regress: another folder of the same architectures, such as one that was trained from "

@@ -7,6 +7,7 @@ terms to the objective: trained networks, fine-tunability, norms (docs/teachers.
 """
 
 import dataclasses
+import hashlib
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -47,8 +48,10 @@ def base_of(given: Mapping[str, str]) -> TrainFlags:
     settings = recipe(dataset)
     folder = f"runs/{given.get('model', settings.model)}-{short_name(dataset)}"
     fields = {f.name: getattr(settings, f.name) for f in dataclasses.fields(TrainConfig)}
-    if "teacher" in given or "teacher_terms" in given:
-        folder += "-taught"
+    terms = given.get("teacher", ""), given.get("teacher_terms", "")
+    if any(terms):
+        # Runs with other teachers or terms are other runs.
+        folder += f"-taught-{hashlib.sha256(' '.join(terms).encode()).hexdigest()[:8]}"
     if "teacher" in given:
         fields["max_variants"] = None  # of the few architectures that have a teacher all are taken
     return TrainFlags(**(fields | {"workdir": settings.workdir or folder}))

@@ -31,7 +31,7 @@ _AT_ONCE = 2  # one network keeps less than two processors busy
 class ZooConfig:
     """The zoo; every field is a flag."""
 
-    output: str = dataclasses.field(metadata={"help": "folder of the trained networks"})
+    output: str = described("runs/zoo", "folder of the trained networks")
     dataset: str = described("digits", "images: digits, a name of TFDS, folder:PATH or npz:PATH")
     data_dir: str | None = described(None, "TFDS folder with the prepared dataset")
     split: str = described("train", "a split, or a file path.hdf5[:split]")
