@@ -16,15 +16,19 @@ import functools
 import json
 import math
 import pathlib
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tqdm
 
 from ppuda_jax import config as config_lib
 from ppuda_jax.config import check_types, described
+from ppuda_jax.data.batches import TrainingImages, training_images
+from ppuda_jax.evaluation import EvalImages
+from ppuda_jax.finetune import inits
 from ppuda_jax.finetune.compare import Row, Trained, compare
-from ppuda_jax.finetune.inits import Init, he, orthogonal, postprocessed, predicted
+from ppuda_jax.finetune.inits import Init
 from ppuda_jax.finetune.recipe import Recipe, default_rate
 from ppuda_jax.finetune.transfer import fitted_to
 from ppuda_jax.ghn.loaded import LoadedGHN
@@ -33,7 +37,12 @@ from ppuda_jax.visualization.comparisons import draw_comparison
 
 from . import flags
 
-_INITS = "he, orthogonal, predicted, noise (predicted, with noise), orth (with orthogonal layers)"
+_KINDS = ("random", "he", "orthogonal", "predicted", "noise", "orth")
+_INITS = (
+    "random, he, orthogonal, predicted, noise (predicted, with noise), orth (with orthogonal "
+    "layers), warmK (K steps by the first optimiser from he)"
+)
+_WARM = re.compile(r"warm([1-9]\d*)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +76,7 @@ class FinetuneConfig:
     cutout: int = described(0, "side of the square that is cut out of training images")
     beta: float = described(3e-5, "size of the noise of noise and orth")
     from_layer: int = described(1, "first layer that orth makes orthogonal")
+    shots: int | None = described(None, "only the first training images of each class")
     max_images: int | None = described(None, "only the first test images")
     output: str | None = described(None, "folder for results")
     compilation_cache: str | None = described("~/.cache/ppuda_jax/xla", "folder, or none")
@@ -80,7 +90,7 @@ class FinetuneConfig:
                 f"received {rates}"
             )
         for name in self.inits:
-            if name not in ("he", "orthogonal", "predicted", "noise", "orth"):
+            if name not in _KINDS and not _WARM.fullmatch(name):
                 raise ValueError(f"inits are {_INITS}, received {name!r}")
         if self.num_nets < 1 or self.steps < 1 or self.seeds < 1:
             raise ValueError("num_nets, steps and seeds must be at least 1")
@@ -99,7 +109,6 @@ def run(options: FinetuneConfig) -> str:
 
 def _run(options: FinetuneConfig) -> str:
     from ppuda_jax.checkpoints import load_ghn
-    from ppuda_jax.data.batches import training_images
     from ppuda_jax.evaluation import choose_networks, load_eval_images
     from ppuda_jax.finetune.deepnets import best_way
 
@@ -113,7 +122,12 @@ def _run(options: FinetuneConfig) -> str:
     )
     images = functools.cache(
         lambda seed: training_images(
-            spec.name, options.batch_size, seed, options.data_dir, trained=spec if own else None
+            spec.name,
+            options.batch_size,
+            seed,
+            options.data_dir,
+            trained=spec if own else None,
+            shots=options.shots,
         )
     )
     parts = {
@@ -127,11 +141,12 @@ def _run(options: FinetuneConfig) -> str:
         for part in (("test", "val") if options.rate_factors else ("test",))
     }
     recipes = _recipes(options)
+    first = next(iter(recipes.values()))
     folder = None if options.output is None else pathlib.Path(options.output).expanduser()
     with _Bar() as bar:
         rows = compare(
-            [(net, best_way(net, next(iter(recipes.values())))) for net in nets],
-            _inits(options, ghn, own),
+            [(net, best_way(net, first)) for net in nets],
+            _inits(options, ghn, own, first, images, parts["test"]),
             recipes,
             images,
             parts["test"],
@@ -147,6 +162,7 @@ def _run(options: FinetuneConfig) -> str:
                 "beta": options.beta,
                 "from_layer": options.from_layer,
                 "max_images": options.max_images,
+                "shots": options.shots,
             },
             progress=bar,
         )
@@ -170,16 +186,34 @@ def _recipes(options: FinetuneConfig) -> dict[str, Recipe]:
     }
 
 
-def _inits(options: FinetuneConfig, ghn: LoadedGHN, own: bool) -> dict[str, Init]:
+def _inits(
+    options: FinetuneConfig,
+    ghn: LoadedGHN,
+    own: bool,
+    recipe: Recipe,
+    images: Callable[[int], TrainingImages],
+    held_out: EvalImages,
+) -> dict[str, Init]:
     noise = {"beta": options.beta, "from_layer": options.from_layer, "classifier": own}
     known = {
-        "he": he(),
-        "orthogonal": orthogonal(),
-        "predicted": predicted(ghn, own),
-        "noise": postprocessed(ghn, orthogonal=False, **noise),
-        "orth": postprocessed(ghn, **noise),
+        "random": inits.random(),
+        "he": inits.he(),
+        "orthogonal": inits.orthogonal(),
+        "predicted": inits.predicted(ghn, own),
+        "noise": inits.postprocessed(ghn, orthogonal=False, **noise),
+        "orth": inits.postprocessed(ghn, **noise),
     }
-    return {name: known[name] for name in options.inits}
+    constant = dataclasses.replace(recipe, schedule="constant")
+
+    def warm(steps: int) -> Init:
+        return lambda network, seed: inits.warm(
+            steps, images(seed), held_out, constant, inits.he()
+        )(network, seed)
+
+    return {
+        name: warm(int(found[1])) if (found := _WARM.fullmatch(name)) else known[name]
+        for name in options.inits
+    }
 
 
 def _table(options: FinetuneConfig, dataset: str, rows: Sequence[Row]) -> str:

@@ -33,12 +33,14 @@ def test_table_and_files(monkeypatch, tmp_path):
         num_nets=2,
         steps=10,
         optimizers=("sgd", "adam"),
+        inits=("he", "predicted", "warm5"),
+        shots=20,
         max_images=64,
         compilation_cache=None,
         output=str(tmp_path / "out"),
     )
     text = finetune.run(options)
-    assert asked["every"] == 1 and asked["inits"] == ["he", "predicted"]
+    assert asked["every"] == 1 and asked["inits"] == ["he", "predicted", "warm5"]
     assert {name: r.learning_rate for name, r in asked["recipes"].items()} == {
         "sgd": 0.025,
         "adam": 1e-3,
@@ -68,7 +70,8 @@ def test_table_and_files(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     "options,message",
     [
-        ({"inits": ("hee",)}, "inits are he, orthogonal, .* received 'hee'"),
+        ({"inits": ("hee",)}, "inits are random, he, orthogonal, .* received 'hee'"),
+        ({"inits": ("he", "warm0")}, "received 'warm0'"),
         ({"learning_rate": (0.1, 0.2)}, "one number for each of optimizers"),
         ({"steps": 0}, "must be at least 1"),
     ],
