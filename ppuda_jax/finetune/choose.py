@@ -64,15 +64,14 @@ def choose(
         has no genotype, or drop path or an auxiliary classifier for such a network.
       FileNotFoundError: no such file.
     """
-    if (model is None) == (split is None):
-        raise ValueError(f"give model or split, received model={model} and split={split}")
-    if split is not None:
+    if split is not None and model is None:
         _refuse(cells or channels, "cells and channels", split)
         chosen = choose_networks(
             split, indices=(index,), num_classes=num_classes, image_size=image_size
         )
         return _of_net(chosen[0], recipe)
-    assert model is not None
+    if model is None or split is not None:
+        raise ValueError(f"give model or split, received model={model} and split={split}")
     if model.endswith(".json"):
         config = _read_record(pathlib.Path(model).expanduser(), cells, channels)
         name = pathlib.Path(model).stem

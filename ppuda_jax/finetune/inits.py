@@ -1,11 +1,9 @@
 """Where training starts: random, orthogonal, predicted, predicted and transformed, or warmed up."""
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-import numpy as np
 
 from ppuda_jax.data.batches import TrainingImages
 from ppuda_jax.evaluation.images import EvalImages
@@ -15,8 +13,8 @@ from ppuda_jax.finetune.network import Params, Trainable, with_classifier
 from ppuda_jax.finetune.recipe import Recipe
 from ppuda_jax.ghn.loaded import LoadedGHN
 from ppuda_jax.graphs.arch_graph import ArchGraph
-from ppuda_jax.graphs.placement import numpy_index
 from ppuda_jax.prediction.predict import predict_params
+from ppuda_jax.prediction.random import he_leaves
 from ppuda_jax.tracing.params import param_tree
 
 Init = Callable[[Trainable, int], Params]
@@ -29,21 +27,13 @@ def random() -> Init:
 
 
 def he() -> Init:
-    """Random parameters whose kernels are drawn from He's normal distribution."""
+    """He's normal kernels, unit norms and zero biases; other leaves are the network's own."""
 
     def draw(network: Trainable, seed: int) -> Params:
-        graph = _graph_of(network)
         tree, given = param_tree(network.initial(seed))
-        leaves = {path: np.array(leaf) for path, leaf in zip(tree.paths, given, strict=True)}
-        rng = np.random.default_rng(seed)
-        for binding in graph.bindings:
-            if binding.role == "kernel":
-                leaf = leaves[binding.path]
-                deviation = math.sqrt(2 / math.prod(binding.shape[1:]))
-                part = deviation * rng.standard_normal(binding.part_shape, np.float32)
-                seen = leaf.reshape(binding.view_shape or binding.leaf_shape)
-                seen[numpy_index(binding)] = part.reshape(seen[numpy_index(binding)].shape)
-        return network.pack(tree.unflatten(leaves))
+        drawn = he_leaves(_graph_of(network), seed)
+        leaves = zip(tree.paths, given, strict=True)
+        return network.pack(tree.unflatten({path: drawn.get(path, leaf) for path, leaf in leaves}))
 
     return draw
 

@@ -105,7 +105,7 @@ def test_orthogonal_starts(net, ghn):
 def test_he_draws_kernels_and_leaves_the_rest():
     (wide,) = small_nets(1)
     network = by_itself(wide)
-    own, drawn = network.initial(1), he()(network, 1)
+    own, drawn = network.initial(1), he()(network, 2)
     leaves = zip(wide.plan.params, wide.plan.in_order(own), wide.plan.in_order(drawn), strict=True)
     large = 0
     for spec, before, after in leaves:
