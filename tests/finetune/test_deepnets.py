@@ -109,9 +109,9 @@ def test_he_draws_kernels_and_leaves_the_rest():
     leaves = zip(wide.plan.params, wide.plan.in_order(own), wide.plan.in_order(drawn), strict=True)
     large = 0
     for spec, before, after in leaves:
-        if spec.role != "kernel":
+        if spec.role.startswith(("norm", "bias")):
             np.testing.assert_array_equal(before, after)
-        elif spec.size > 4000:
+        elif spec.role == "kernel" and spec.size > 4000:
             large += 1
             deviation = np.sqrt(2 / np.prod(spec.shape[:-1]))
             assert np.std(after) == pytest.approx(deviation, rel=0.1), spec.path
