@@ -75,7 +75,8 @@ def test_imports_point_down(path):
 @pytest.mark.parametrize("path", _modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_heavy_packages_are_imported_where_they_are_used(path):
     loaded = {name.split(".")[0] for name in _imports(ast.parse(path.read_text()), top_only=True)}
-    assert not loaded & HEAVY
+    allowed = {"tensorflow_datasets"} if path.name == "deepnets1m.py" else set()  # a builder of it
+    assert not loaded & (HEAVY - allowed)
 
 
 def test_architectures_know_no_jax():
