@@ -52,7 +52,8 @@ class ProxiesConfig(ScorerConfig):
     seeds: int = described(3, "initialisations")
     proxies: tuple[str, ...] | None = described(
         None,
-        "by default those that neither compile nor train a network by itself, of "
+        "by default those that neither compile nor train a network by itself, and not grasp, "
+        "whose second derivative takes longer than all others together; of "
         f"{', '.join(registry.PROXIES)}",
     )
     table: str | None = described(None, "CSV file with the accuracies of nasbench201")
@@ -90,8 +91,9 @@ class ProxiesConfig(ScorerConfig):
         """The proxies, the baseline among them."""
         if self.proxies is not None:
             return tuple(dict.fromkeys((*self.proxies, *registry.STATIC[:1])))
+        quick = tuple(name for name in registry.RANDOM if name != "grasp")
         if self.space == "nasbench201":
-            return (*registry.RANDOM, *registry.STATIC, *registry.PREDICTED)
+            return (*quick, *registry.STATIC, *registry.PREDICTED)
         from ppuda_jax.proxies.deepnets import SHARED
 
         cheap = (*SHARED, *registry.PREDICTED)
