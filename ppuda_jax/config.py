@@ -142,6 +142,24 @@ def write_atomic(path: str | os.PathLike[str], text: str) -> None:
         raise
 
 
+def differences(
+    there: Mapping[str, Any], now: Mapping[str, Any], names: Iterable[str] | None = None
+) -> list[str]:
+    """Which entries of two records differ, as text for an error.
+
+    Args:
+        there: the stored one.
+        now: the one that is asked for.
+        names: entries that count; all of both by default.
+    """
+    counted = sorted({*there, *now}) if names is None else names
+    return [
+        f"{name}: there {there.get(name)!r}, now {now.get(name)!r}"
+        for name in counted
+        if there.get(name) != now.get(name)
+    ]
+
+
 def parse_text(text: str, hint: Any, where: str) -> Any:
     """Reads one value of type `hint` from command-line text; tuples are comma separated.
 

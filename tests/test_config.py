@@ -191,3 +191,9 @@ def test_what_says_the_same_in_another_type_is_taken():
     assert config.from_json(TrainConfig, config.to_json(made)) == made
     types = [type(getattr(made, n)) for n in ("steps", "learning_rate", "workdir", "stratified")]
     assert types == [int, float, str, bool] and made.lr_milestones == (0.25, 0.5)
+
+
+def test_differences_name_both_sides():
+    there, now = {"a": 1, "b": "x", "c": None}, {"a": 1, "b": "y", "d": 2}
+    assert config.differences(there, now) == ["b: there 'x', now 'y'", "d: there None, now 2"]
+    assert config.differences(there, now, ["a", "d"]) == ["d: there None, now 2"]

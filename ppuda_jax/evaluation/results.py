@@ -201,12 +201,7 @@ class ResultFile(Generic[R]):
     def _read(self) -> None:
         first, results = read_results(self._path, self._record)
         if first != self._identity:
-            keys = sorted(set(first) | set(self._identity))
-            differing = [
-                f"{key}: there {first.get(key)!r}, now {self._identity.get(key)!r}"
-                for key in keys
-                if first.get(key) != self._identity.get(key)
-            ]
+            differing = config.differences(first, self._identity)
             raise ValueError(
                 f"{self._path} holds another evaluation ({'; '.join(differing)}): choose another "
                 "output, or remove it"

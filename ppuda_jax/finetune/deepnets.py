@@ -24,8 +24,8 @@ from ppuda_jax.ghn.loaded import LoadedGHN
 from ppuda_jax.graphs.from_plan import graph_from_plan
 from ppuda_jax.hostloop.functions import Batch, StepFunctions
 from ppuda_jax.hostloop.gradient import leaf_gradient, request_gradient
+from ppuda_jax.hostloop.leaves import leaves_of_pages
 from ppuda_jax.hostloop.network import make_network
-from ppuda_jax.hostloop.pages import blocks_of, read_leaves
 from ppuda_jax.hostloop.predictor import predictor_of
 from ppuda_jax.hostloop.run import calls_of_leaves
 from ppuda_jax.hostloop.run import run as host_run
@@ -142,16 +142,12 @@ def on_host(net: EvalNet, batch_size: int) -> Trainable:
     def predict(ghn: LoadedGHN, own: Any = None):
         network = make_network(plan, ghn.config)
         pages = predictor_of(ghn.config).predict(ghn.theta, network)
-        leaves: dict[int, jax.Array] = {}
-        for step, place in zip(network.steps, network.places, strict=True):
-            rows = [pages[b][n] for b, n in zip(blocks_of(step.key), place.pages, strict=True)]
-            read = read_leaves(step.key, rows, jnp.asarray(place.starts))
-            leaves |= dict(zip(step.params, read, strict=True))
-        if own is not None:
-            classifier = set(classifier_paths(graph))
-            given = enumerate(zip(plan.params, pack(own), strict=True))
-            leaves |= {number: leaf for number, (spec, leaf) in given if spec.path in classifier}
-        return [leaves[number] for number in range(len(plan.params))]
+        leaves = [jnp.asarray(leaf) for leaf in leaves_of_pages(network, pages)]
+        if own is None:
+            return leaves
+        classifier = set(classifier_paths(graph))
+        triples = zip(plan.params, pack(own), leaves, strict=True)
+        return [mine if spec.path in classifier else leaf for spec, mine, leaf in triples]
 
     return Trainable(
         net.name,

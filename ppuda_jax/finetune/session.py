@@ -141,12 +141,7 @@ def _filled(tree: Any, arrays: Mapping[str, Any]) -> Any:
 def _refuse_other(
     folder: pathlib.Path, there: Mapping[str, Any], settings: Mapping[str, Any]
 ) -> None:
-    names = sorted({*there, *settings})
-    differing = [
-        f"{name}: there {there.get(name)!r}, now {settings.get(name)!r}"
-        for name in names
-        if there.get(name) != settings.get(name)
-    ]
+    differing = config.differences(there, settings)
     if differing:
         raise ValueError(
             f"{folder} is of another training ({'; '.join(differing)}): choose another workdir, or "

@@ -27,7 +27,7 @@ from ppuda_jax.archs.hdf5 import NetRecords, load_split
 from ppuda_jax.archs.plan import make_plan
 from ppuda_jax.archs.sampling import arch_at, fingerprint
 from ppuda_jax.archs.splits import get_split
-from ppuda_jax.config import write_atomic
+from ppuda_jax.config import differences, write_atomic
 from ppuda_jax.evaluation.parameters import predicted
 from ppuda_jax.ghn.loaded import LoadedGHN
 from ppuda_jax.graphs.arch_graph import ArchGraph
@@ -232,8 +232,7 @@ class _Store:
         except ValueError as error:
             raise ValueError(f"{path} is damaged ({error}): remove the folder") from error
         if there != self._identity:
-            names = [k for k in self._identity if there.get(k) != self._identity[k]]
-            differing = [f"{k}: there {there.get(k)}, now {self._identity[k]}" for k in names]
+            differing = differences(there, self._identity, self._identity)
             raise ValueError(
                 f"{self._folder} holds embeddings of another hypernetwork or of other networks "
                 f"({'; '.join(differing)}): choose another folder, or remove it"

@@ -100,11 +100,8 @@ def refuse_other_images(
         where: the checkpoint.
     """
     facts = [field.name for field in dataclasses.fields(DatasetSpec) if field.name != "name"]
-    differing = [
-        f"{fact}: saved {saved[fact]!r}, now {current[fact]!r}"
-        for fact in facts
-        if fact in saved and fact in current and saved[fact] != current[fact]
-    ]
+    known = [fact for fact in facts if fact in saved and fact in current]
+    differing = config.differences(saved, current, known)
     if differing:
         raise ValueError(
             f"{where} was trained on other images than {current.get('dataset')} has now; restore "
@@ -134,11 +131,7 @@ def refuse_other_run(
     current = config.to_dict(settings)
     saved = {**config.to_dict(TrainConfig()), **saved}
     keys = sorted((current.keys() | saved.keys()) - _FREE_FIELDS)
-    differing = [
-        f"{key}: saved {saved.get(key)!r}, now {current.get(key)!r}"
-        for key in keys
-        if saved.get(key) != current.get(key)
-    ]
+    differing = config.differences(saved, current, keys)
     if differing:
         raise ValueError(
             f"{where} belongs to another run; choose another workdir, or the same settings "

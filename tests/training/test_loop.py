@@ -140,7 +140,7 @@ def test_a_finished_run_is_left_alone(whole):
 
 def test_another_run_in_the_folder_is_refused(whole):
     config = three_variants(whole, learning_rate=0.1)
-    with pytest.raises(ValueError, match=r"belongs to another run.*learning_rate: saved 0.001"):
+    with pytest.raises(ValueError, match=r"belongs to another run.*learning_rate: there 0.001"):
         train(config, toy.task(config))
 
 

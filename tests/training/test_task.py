@@ -48,7 +48,11 @@ OTHER = {
     "label_smoothing": 0.1,
     "bnfree_share": 0.5,
     "variant_balance": 0.5,
+    "teacher_terms": ("norm:0.1",),
+    "teacher_held_out": 0.5,
 }
+# What else has to change with a field.
+WITH = {"teacher": {"teacher_terms": ("task:1",)}}
 
 
 def changed(field):
@@ -66,7 +70,7 @@ def changed(field):
     else:
         value = 3
     assert value != getattr(base, field)
-    return dataclasses.replace(base, **{field: value})
+    return dataclasses.replace(base, **{field: value, **WITH.get(field, {})})
 
 
 @pytest.mark.parametrize("field", sorted(FREE - LENGTH))
@@ -76,7 +80,7 @@ def test_how_a_run_is_watched_may_change(field):
 
 @pytest.mark.parametrize("field", sorted(config.field_types(TrainConfig).keys() - FREE))
 def test_what_is_computed_may_not(field):
-    with pytest.raises(ValueError, match=f"run belongs to another run.*{field}: saved"):
+    with pytest.raises(ValueError, match=f"run belongs to another run.*{field}: there"):
         refuse_other_run(changed(field), config.to_dict(toy.settings()), "run")
 
 
@@ -112,7 +116,7 @@ def test_epochs_do_not_count_beside_steps():
 
 def test_unknown_saved_settings_are_named():
     saved = {**config.to_dict(toy.settings()), "momentum": 0.9}
-    with pytest.raises(ValueError, match=r"momentum: saved 0\.9, now None"):
+    with pytest.raises(ValueError, match=r"momentum: there 0\.9, now None"):
         refuse_other_run(toy.settings(), saved, "run")
 
 
@@ -120,7 +124,7 @@ def test_settings_newer_than_the_run_had_their_default():
     saved = config.to_dict(toy.settings())
     del saved["stratified"], saved["grad_clip"]
     refuse_other_run(toy.settings(), saved, "run")
-    with pytest.raises(ValueError, match="stratified: saved False, now True"):
+    with pytest.raises(ValueError, match="stratified: there False, now True"):
         refuse_other_run(toy.settings(stratified=True), saved, "run")
 
 
