@@ -230,7 +230,12 @@ def test_an_interrupted_evaluation_continues(ghn, images, tmp_path):
     other = dataclasses.replace(ghn, theta=jax.tree.map(lambda x: x + 1, dict(ghn.theta)))
     with pytest.raises(ValueError, match=r"holds another evaluation \(theta_crc32"):
         run(other, nets, images, results_path=path)
-    path.write_text(path.read_text()[:-20])
+    whole = path.read_text()
+    path.write_text(whole[:-20])  # the last line is cut off: that network alone is run again
+    seen.clear()
+    again = run(ghn, nets, images, results_path=path, progress=progress)
+    assert seen == [nets[2].name] and again[:2] == full[:2] and again[2].loss == full[2].loss
+    path.write_text(whole.replace("{", "[", 1))
     with pytest.raises(ValueError, match="is no file of results"):
         run(ghn, nets, images, results_path=path)
 
