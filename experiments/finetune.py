@@ -23,6 +23,7 @@ from typing import Any
 import tqdm
 
 from ppuda_jax import config as config_lib
+from ppuda_jax.archs.widths import BASE_CHANNELS
 from ppuda_jax.config import check_types, described
 from ppuda_jax.data.batches import TrainingImages, training_images
 from ppuda_jax.evaluation import EvalImages
@@ -54,6 +55,10 @@ class FinetuneConfig:
     data_dir: str | None = described(None, "TFDS folder with the prepared dataset")
     split: str = described("test", "a split, or a file path.hdf5[:split]")
     num_nets: int = described(4, "networks of the split")
+    channels: int | None = described(
+        BASE_CHANNELS,
+        "width of all networks; none for their own, of 2.5 million parameters and more",
+    )
     max_variants: int | None = described(
         3, "only networks of the most frequent variants, which are narrow; none for all"
     )
@@ -119,6 +124,7 @@ def _run(options: FinetuneConfig) -> str:
         num_classes=spec.num_classes,
         image_size=spec.image_size,
         max_variants=options.max_variants,
+        channels=options.channels,
     )
     images = functools.cache(
         lambda seed: training_images(
@@ -234,8 +240,10 @@ def _table(options: FinetuneConfig, dataset: str, rows: Sequence[Row]) -> str:
         for row in rows
     ]
     first = options.inits[0]
+    width = "their own width" if options.channels is None else f"{options.channels} channels"
     title = (
-        f"{options.num_nets} networks of {options.split} on {dataset}, {options.steps} steps of "
+        f"{options.num_nets} networks of {options.split} ({width}) on {dataset}, "
+        f"{options.steps} steps of "
         f"{options.batch_size} images, {options.seeds} seeds; accuracy in %, "
         f"reaching: steps to the end of {first}, wins and p: against {first}, worth: steps of it"
     )

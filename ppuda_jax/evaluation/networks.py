@@ -135,7 +135,9 @@ def choose_networks(
 def _widened(net: EvalNet, channels: int) -> EvalNet:
     """The network with another width."""
     if net.config is None:
-        raise ValueError(f"{net.name} is a hand-made model: its width cannot be chosen (channels)")
+        raise ValueError(
+            f"{net.name} is a hand-made model: its width cannot be chosen, leave channels at none"
+        )
     return dataclasses.replace(net, config=dataclasses.replace(net.config, C=channels))
 
 
