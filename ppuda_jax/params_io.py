@@ -7,13 +7,14 @@ A path is the tuple of keys that leads to a leaf. Keys may hold any character, "
 import json
 import os
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import jax
 import numpy as np
 
 from ppuda_jax.tracing.params import Path, key_name
+from ppuda_jax.types import nest
 
 _SUFFIX = ".safetensors"
 _PATHS = "paths"  # in a file's metadata: the keys of every leaf by its flat name, as JSON
@@ -52,7 +53,7 @@ def save_params(path: str | os.PathLike[str], params: Any) -> pathlib.Path:
     import orbax.checkpoint as ocp
 
     with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(target, _nest(flat))
+        checkpointer.save(target, nest(flat))
     return target
 
 
@@ -76,7 +77,7 @@ def load_params(path: str | os.PathLike[str]) -> dict[str, Any]:
 
         with safe_open(os.fspath(source), "numpy") as file:
             paths = json.loads((file.metadata() or {}).get(_PATHS, "{}"))
-            return _nest(
+            return nest(
                 {
                     tuple(paths.get(name, name.split("/"))): file.get_tensor(name)
                     for name in file.keys()  # noqa: SIM118 (the file is no mapping)
@@ -103,14 +104,3 @@ def _flat_names(paths: Iterable[Path]) -> dict[Path, str]:
         taken.add(name)
         names[path] = name
     return names
-
-
-def _nest(flat: Mapping[Path, Any]) -> dict[str, Any]:
-    """Nested dictionaries from leaves by path."""
-    tree: dict[str, Any] = {}
-    for path, leaf in flat.items():
-        branch = tree
-        for key in path[:-1]:
-            branch = branch.setdefault(key, {})
-        branch[path[-1]] = leaf
-    return tree

@@ -55,3 +55,14 @@ class ParamSpec:
                 return (first, fourth, second, third)
             return (fourth, third, first, second)
         return self.shape[::-1]
+
+
+def nest(flat: Mapping[tuple[str, ...], Any]) -> dict[str, Any]:
+    """Nested dictionaries from leaves by path."""
+    tree: dict[str, Any] = {}
+    for path, leaf in flat.items():
+        branch = tree
+        for key in path[:-1]:
+            branch = branch.setdefault(key, {})
+        branch[path[-1]] = leaf
+    return tree

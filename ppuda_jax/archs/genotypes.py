@@ -183,6 +183,20 @@ class NetConfig:
         """Indices of the cells that multiply the channels (and halve the resolution)."""
         return tuple(sorted({i for i in (self.n_cells // 3, 2 * self.n_cells // 3) if i > 0}))
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether the image reaches the output in spite of `none` edges."""
+        first, second, reductions = True, True, self.reduction_cells
+        for cell in range(self.n_cells):
+            reduction = cell in reductions
+            edges = self.genotype.reduce if reduction else self.genotype.normal
+            states = [first, second]
+            for pair in zip(edges[::2], edges[1::2], strict=True):
+                states.append(any(op != "none" and states[state] for op, state in pair))
+            concat = self.genotype.reduce_concat if reduction else self.genotype.normal_concat
+            first, second = second, any(states[state] for state in concat)
+        return second
+
     @classmethod
     def from_dict(cls, net_args: Mapping[str, Any], **overrides: Any) -> "NetConfig":
         """Reads a record of the DeepNets-1M meta files.

@@ -6,7 +6,7 @@ import functools
 import numpy as np
 
 from ppuda_jax.archs.genotypes import Edge, Genotype, NetConfig
-from ppuda_jax.archs.sampling import is_allowed, is_connected
+from ppuda_jax.archs.sampling import is_allowed
 from ppuda_jax.archs.splits import Split, get_split
 from ppuda_jax.archs.widths import BASE_CHANNELS, count_params, evaluation_width, width_factor
 from ppuda_jax.primitives import CELL_OPS
@@ -40,7 +40,7 @@ def mutate(
         if child.is_vit and not child.glob_avg:
             continue
         sizes = (count_params(child, 10, size) for size in (32, 224))
-        if any(size > spec.max_params for size in sizes) or not is_connected(child):
+        if any(size > spec.max_params for size in sizes) or not child.is_connected:
             continue
         width = width_factor(spec, image_size) * evaluation_width(child)
         return dataclasses.replace(child, C=width)

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from ppuda_jax.archs.genotypes import NetConfig
 from ppuda_jax.archs.op_params import op_param_count, op_params
 from ppuda_jax.primitives import CELL_OP_KERNELS
-from ppuda_jax.types import ParamSpec
+from ppuda_jax.types import ParamSpec, nest
 
 IMAGE_SIZES = (32, 224)
 """The resolutions of CIFAR and ImageNet, for which the stems are defined."""
@@ -100,13 +100,7 @@ class Plan:
 
     def as_tree(self, leaves: Iterable[Any]) -> dict[str, Any]:
         """The inverse of `in_order`."""
-        tree: dict[str, Any] = {}
-        for spec, leaf in zip(self.params, leaves, strict=True):
-            branch = tree
-            for name in spec.path[:-1]:
-                branch = branch.setdefault(name, {})
-            branch[spec.path[-1]] = leaf
-        return tree
+        return nest({spec.path: x for spec, x in zip(self.params, leaves, strict=True)})
 
 
 def make_plan(config: NetConfig, num_classes: int = 10, image_size: int = 32) -> Plan:

@@ -10,7 +10,7 @@ number in [0, 1).
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -170,8 +170,8 @@ def fingerprint(config: NetConfig) -> int:
     """
     genotype = config.genotype
     return _fingerprint(
-        [(_OP_IDS[op], state) for op, state in genotype.normal],
-        [(_OP_IDS[op], state) for op, state in genotype.reduce],
+        _ids(genotype.normal),
+        _ids(genotype.reduce),
         genotype.normal_concat,
         genotype.reduce_concat,
         config.is_vit,
@@ -181,30 +181,13 @@ def fingerprint(config: NetConfig) -> int:
     )
 
 
-def is_connected(config: NetConfig) -> bool:
-    """Tells whether the image reaches the output in spite of `none` edges."""
-    genotype, reductions = config.genotype, config.reduction_cells
-    first, second = True, True
-    for cell in range(config.n_cells):
-        reduction = cell in reductions
-        edges = genotype.reduce if reduction else genotype.normal
-        states = [first, second]
-        for (op_a, state_a), (op_b, state_b) in zip(edges[::2], edges[1::2], strict=True):
-            states.append(
-                (op_a != "none" and states[state_a]) or (op_b != "none" and states[state_b])
-            )
-        concat = genotype.reduce_concat if reduction else genotype.normal_concat
-        first, second = second, any(states[state] for state in concat)
-    return second
-
-
 def is_allowed(genotype: Genotype) -> bool:
     """Tells whether sampling takes such cells: see the rules of `_is_rejected`."""
-    normal, reduce = (
-        [(_OP_IDS[op], state) for op, state in edges]
-        for edges in (genotype.normal, genotype.reduce)
-    )
-    return not _is_rejected(normal, reduce)
+    return not _is_rejected(_ids(genotype.normal), _ids(genotype.reduce))
+
+
+def _ids(edges: Sequence[Edge]) -> _IdEdges:
+    return [(_OP_IDS[op], state) for op, state in edges]
 
 
 def _draw_base(draw: Draw, spec: Split) -> NetConfig:
@@ -220,7 +203,7 @@ def _draw_base(draw: Draw, spec: Split) -> NetConfig:
         config = build()
         if any(count_params(config, 10, size) > spec.max_params for size in (32, 224)):
             continue
-        if is_connected(config):
+        if config.is_connected:
             return config
 
 

@@ -10,7 +10,6 @@ from ppuda_jax.archs.plan import DisconnectedError, make_plan
 from ppuda_jax.archs.sampling import (
     arch_at,
     fingerprint,
-    is_connected,
     sample_genotype,
     split_archs,
 )
@@ -133,7 +132,7 @@ def test_connectedness_agrees_with_plans():
             connected = True
         except DisconnectedError:
             connected = False
-        assert is_connected(config) == connected
+        assert config.is_connected == connected
         outcomes.append(connected)
     assert 0.1 < np.mean(outcomes) < 0.9
 

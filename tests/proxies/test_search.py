@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ppuda_jax.archs.mutation import mutate
-from ppuda_jax.archs.sampling import arch_at, is_allowed, is_connected
+from ppuda_jax.archs.sampling import arch_at, is_allowed
 from ppuda_jax.proxies.search import History, search
 from ppuda_jax.proxies.spaces import Cells, DeepNets
 from ppuda_jax.structure import nasbench201 as nb
@@ -59,7 +59,7 @@ def test_children_differ_by_one_edge_and_obey_the_rules():
         before = parent.genotype.normal + parent.genotype.reduce
         after = child.genotype.normal + child.genotype.reduce
         assert sum(a != b for a, b in zip(before, after, strict=True)) == 1
-        assert is_connected(child) and is_allowed(child.genotype)
+        assert child.is_connected and is_allowed(child.genotype)
         for edges in (child.genotype.normal, child.genotype.reduce):
             assert all(a[1] != b[1] for a, b in zip(edges[::2], edges[1::2], strict=True))
         parent = child
