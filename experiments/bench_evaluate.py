@@ -184,7 +184,7 @@ def _peer(options: BenchConfig, nets: Sequence[Any], images: Any, ghn: Any) -> A
     )
 
 
-def report(timings: Sequence[Timing]) -> str:
+def report(timings: Sequence[Timing]) -> flags.Report:
     """Table of all ways; the executor's first architecture of a variant stands apart."""
 
     def of(way):
@@ -198,10 +198,7 @@ def report(timings: Sequence[Timing]) -> str:
         ("compiled by itself", of("network")),
         ("reference", of("reference")),
     ]
-    lines = [
-        f"{'median per architecture':<34}{'nets':>6}{'total s':>10}{'predict s':>11}"
-        f"{'run s':>9}{'compiler calls':>16}"
-    ]
+    cells, lines = [], []
     for label, group in rows:
         if not group:
             continue
@@ -209,9 +206,7 @@ def report(timings: Sequence[Timing]) -> str:
             float(np.median([getattr(t, name) for t in group]))
             for name in ("seconds", "predict_s", "run_s", "compiler_calls")
         )
-        lines.append(
-            f"{label:<34}{len(group):>6}{total:>10.2f}{predict:>11.3f}{run:>9.2f}{calls:>16.0f}"
-        )
+        cells.append([label, len(group), f"{total:.2f}", predict, f"{run:.2f}", f"{calls:.0f}"])
     pairs = {t.name: t for t in of("executor")}
     for way in ("network", "reference"):
         differences = [abs(t.loss - pairs[t.name].loss) / abs(t.loss) for t in of(way)]
@@ -235,7 +230,8 @@ def report(timings: Sequence[Timing]) -> str:
             f"executor to reference, {len(both)} architectures of compiled variants: "
             f"median of ratios {ratio:.2f}"
         )
-    return "\n".join(lines)
+    header = ["median per architecture", "nets", "total s", "predict s", "run s", "compiler calls"]
+    return flags.report(flags.table(header, cells), *lines)
 
 
 def run(options: BenchConfig) -> str:

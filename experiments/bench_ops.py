@@ -64,11 +64,12 @@ def run(options: BenchConfig) -> str:
             cells += [f"{1e3 * t:.2f}" for t in times[2:]]
             cells.append(f"{sum(times[:2]) / sum(times[2:]):.2f}")
         rows.append(cells + [""] * (len(columns) - len(cells)))
-    return (
+    title = (
         f"{jax.default_backend()} ({platform.machine()}), {options.batch_size} images of "
-        f"{options.size} pixels, {options.channels} channels, stride {options.stride}\n\n"
-        f"{flags.table(columns, rows)}\n\nmatrix product: {_product_rate(options):.0f} GFLOP/s"
+        f"{options.size} pixels, {options.channels} channels, stride {options.stride}"
     )
+    product = f"matrix product: {_product_rate(options):.0f} GFLOP/s"
+    return flags.report(flags.table(columns, rows, title), product)
 
 
 def _by_turns(timed: list[Timed], count: int) -> list[float]:

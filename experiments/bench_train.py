@@ -26,6 +26,7 @@ from ppuda_jax.config import check_types, described
 from ppuda_jax.runtime.compilation import CompileCounter, compilation_cache
 from ppuda_jax.runtime.memory import freed_memory_kept, mappings, share_one_arena
 from ppuda_jax.runtime.processors import processors
+from ppuda_jax.runtime.progress import say
 
 
 @dataclasses.dataclass(frozen=True)
@@ -269,28 +270,29 @@ def memory_line(before: int) -> str:
     return line
 
 
-def run(options: BenchConfig) -> None:
-    """Compiles, times, and prints as it goes."""
+def run(options: BenchConfig) -> flags.Report:
+    """Compiles and times; returns what was measured."""
     share_one_arena()
     with compilation_cache(options.compilation_cache), CompileCounter() as compiles:
         bench = Bench(options, compiles)
         prepared = bench.prepare()
         with freed_memory_kept():
-            _measure(bench, prepared)
+            found = _measure(bench, prepared)
         bench.driver.close()
+    return found
 
 
-def _measure(bench: Bench, prepared: str) -> None:
+def _measure(bench: Bench, prepared: str) -> flags.Report:
     import jax
 
     options = bench.options
     after_compiling = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(
+    machine = (
         f"{jax.devices()[0].device_kind} ({platform.machine()}, {processors()} cores), JAX "
         f"{jax.__version__}, {options.model}, batch {options.batch_size}, meta-batch "
-        f"{options.meta_batch_size}, {options.compute_dtype}, {type(bench.driver).__name__}\n"
+        f"{options.meta_batch_size}, {options.compute_dtype}, {type(bench.driver).__name__}"
     )
-    print(f"{prepared}\n", flush=True)
+    say(f"{machine}\n{prepared}")
     seconds, waits, builds, groups = [], [], [], []
     kept = max(options.breakdown_archs, options.peer_archs if options.peer else 0)
     for _ in range(-(-options.num_archs // options.meta_batch_size)):
@@ -302,9 +304,9 @@ def _measure(bench: Bench, prepared: str) -> None:
         if len(groups) < kept // options.meta_batch_size:
             groups.append(group)
     seen = len(seconds) * options.meta_batch_size
-    print(
+    programs = (
         f"{bench.driver.count} programs after {seen} never-seen architectures, "
-        f"{mappings()} memory mappings\n"
+        f"{mappings()} memory mappings"
     )
     rows = {
         "step": seconds,
@@ -312,21 +314,23 @@ def _measure(bench: Bench, prepared: str) -> None:
         "sampling and arrays (in workers)": builds,
     }
     table = [[name, *summary(values)] for name, values in rows.items()]
-    print(flags.table(["s", "mean", "median", "90 %", "max"], table))
-    print(f"\n{memory_line(after_compiling)}", flush=True)
+    times = flags.table(["s", "mean", "median", "90 %", "max"], table)
+    parts = [machine, "", prepared, "", programs, "", times, "", memory_line(after_compiling)]
     if options.peer:
+        say(str(times))
         count = options.peer_archs // options.meta_batch_size
-        print(comparison(*compare(bench, groups[:count])), flush=True)
-    if not bench.driver.mixed:
-        _take_apart(bench, groups[: -(-options.breakdown_archs // options.meta_batch_size)])
+        parts.append(comparison(*compare(bench, groups[:count])))
+    if groups and not bench.driver.mixed:
+        apart = groups[: -(-options.breakdown_archs // options.meta_batch_size)]
+        parts += ["", _take_apart(bench, apart)]
+    return flags.report(*parts)
 
 
-def _take_apart(bench: Bench, groups: Sequence[Any]) -> None:
+def _take_apart(bench: Bench, groups: Sequence[Any]) -> str:
     examples = {group.variant: group for group in groups}
     for group in examples.values():
         bench.take_apart(group)  # compiles the predictors
-    if groups:
-        print(f"\n{breakdown_table([bench.take_apart(group) for group in groups])}")
+    return breakdown_table([bench.take_apart(group) for group in groups])
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -40,8 +40,8 @@ def comparison(ours: Sequence[float], peers: Sequence[Row]) -> str:
         "graphs in it (both implementations make or read them in other processes); the\n"
         "reference's has its networks' construction (`build`), which its loop does in each step."
     )
-    return "\n\n".join(
-        [flags.table(head, rows), note, flags.table(["reference, part", "mean s"], parts)]
+    return flags.report(
+        flags.table(head, rows), "", note, "", flags.table(["reference, part", "mean s"], parts)
     )
 
 

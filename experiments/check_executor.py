@@ -13,7 +13,6 @@ import collections
 import dataclasses
 import functools
 import itertools
-import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -21,6 +20,7 @@ import numpy as np
 
 from experiments import flags
 from ppuda_jax.config import check_types, described
+from ppuda_jax.runtime.progress import say
 from ppuda_jax.types import ParamSpec
 
 _LOGITS, _GRADIENTS = 1e-5, 1e-4
@@ -43,33 +43,34 @@ class CheckConfig:
                 raise ValueError(f"{name} must be at least 1, received {getattr(self, name)}")
 
 
-def run(values: CheckConfig) -> None:
-    """Compares, prints what was found, and exits with 1 at a deviation."""
+def run(values: CheckConfig) -> flags.Report:
+    """Compares; returns what was found, of status 1 at a deviation."""
     import jax
 
     jax.config.update("jax_enable_x64", values.float64)
     chosen = choose(values.num_archs, values.max_variants, values.width)
     counts: collections.Counter[str] = collections.Counter()
-    worst = np.zeros(2)
+    worst, rows, apart = np.zeros(2), [], []
     for variant, items in chosen.items():
         deviations = np.array(list(compare(variant, items, values.batch_size)))
         for (name, plan), (logits, gradients) in zip(items, deviations, strict=True):
             counts.update(features(plan))
             if not (logits <= _LOGITS and gradients <= _GRADIENTS):
-                print(f"  {name}: logits {logits:.1e}, gradients {gradients:.1e}")
+                apart.append(f"{name}: logits {logits:.1e}, gradients {gradients:.1e}")
         worst = np.maximum(worst, deviations.max(axis=0))
         logits, gradients = deviations.max(axis=0)
-        print(
-            f"{variant}: {len(items)} networks, largest deviation of logits {logits:.1e}, of "
-            f"gradients {gradients:.1e}",
-            flush=True,
-        )
-    print("\nnetworks with each option:")
-    for name, count in sorted(counts.items()):
-        print(f"  {name:24} {count:5}")
+        rows.append([str(variant), len(items), f"{logits:.1e}", f"{gradients:.1e}"])
+        say(f"{variant}: {len(items)} networks compared")
     total = sum(map(len, chosen.values()))
-    print(f"\n{total} networks: logits {worst[0]:.1e}, gradients {worst[1]:.1e}")
-    sys.exit(int(not (worst[0] <= _LOGITS and worst[1] <= _GRADIENTS)))
+    rows.append(["all", total, *(f"{value:.1e}" for value in worst)])
+    header = ["variant", "networks", "logits", "gradients"]
+    return flags.report(
+        flags.table(header, rows, "largest deviations"),
+        *apart,
+        "",
+        flags.table(["option", "networks with it"], sorted(counts.items())),
+        status=int(not (worst[0] <= _LOGITS and worst[1] <= _GRADIENTS)),
+    )
 
 
 def choose(count: int, max_variants: int, width: int) -> dict[Any, list[tuple[str, Any]]]:

@@ -237,8 +237,8 @@ def cut_newest(options: CheckConfig, folder: pathlib.Path) -> tuple[Run, str]:
     return run, said[0]
 
 
-def check(options: CheckConfig, folder: pathlib.Path) -> tuple[str, bool]:
-    """Runs everything; returns a report, and whether nothing differed."""
+def check(options: CheckConfig, folder: pathlib.Path) -> flags.Report:
+    """Runs everything; returns a report, of status 1 if anything differed."""
     whole = Run(folder / "whole", options)
     whole.finish()  # fills the cache of compiled programs
     again = Run(folder / "again", options)
@@ -264,22 +264,20 @@ def check(options: CheckConfig, folder: pathlib.Path) -> tuple[str, bool]:
         run, said = meet(options, folder)
         compare(name, run, said[:160])
     kinds = ", ".join(f"{phase} {count}" for phase, count in phases.most_common())
-    report = (
+    title = (
         f"{phases.total()} kills ({kinds}); {len(expected)} arrays and metrics compared, an "
-        f"uninterrupted run takes {seconds:.0f} s\n\n{flags.table(['run', 'result', 'said'], rows)}"
+        f"uninterrupted run takes {seconds:.0f} s"
     )
-    return report, all(row[1] == "equal" for row in rows)
+    differ = any(row[1] != "equal" for row in rows)
+    return flags.report(flags.table(["run", "result", "said"], rows, title), status=int(differ))
 
 
-def run(options: CheckConfig) -> None:
-    """Checks, prints the report, and exits with 1 at a difference."""
+def run(options: CheckConfig) -> flags.Report:
+    """Checks; returns the report, of status 1 at a difference."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = pathlib.Path(options.folder or temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        report, good = check(options, folder)
-    print(report)
-    if not good:
-        sys.exit(1)
+        return check(options, folder)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

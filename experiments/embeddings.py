@@ -107,10 +107,9 @@ def run(options: EmbeddingsConfig) -> str:
             "depthwise 3x3 kernels of 128 channels, share below 0.05 in first layers"
         ),
     }
-    return "\n\n".join(
-        f"{titles[name]}\n{_table(values, name, model_of(ghn.config))}"
-        for name, values in found.items()
-    )
+    model = model_of(ghn.config)
+    tables = [_table(values, name, model, titles[name]) for name, values in found.items()]
+    return flags.report(*(part for table in tables for part in (table, "")))
 
 
 def named_distances(ghn: LoadedGHN) -> dict[str, float]:
@@ -172,10 +171,10 @@ def predicted_parameters(ghn: LoadedGHN, num: int) -> dict[str, float | None]:
     }
 
 
-def _table(values: Mapping[str, Any], name: str, model: str) -> str:
+def _table(values: Mapping[str, Any], name: str, model: str, title: str) -> str:
     known = _PUBLISHED[name].get(model, {})
     rows = [(key, value, known.get(key)) for key, value in values.items()]
-    return flags.table(("", "ours", f"paper, {model}"), rows)
+    return flags.table(("", "ours", f"paper, {model}"), rows, title)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

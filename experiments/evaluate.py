@@ -129,14 +129,12 @@ def _run(options: EvaluateConfig, counter: CompileCounter) -> str:
     sgd = _train_first(options, spec, groups, images, settings)
     if options.output is not None:
         _write(options.output, found)
-    return "\n".join(
-        [
-            _table(options, ghn, spec.name, found),
-            *(describe(split, results) for split, results in found.items()),
-            *describe_sgd(sgd, found),
-            f"{PROGRAMS.loads - loads} compiled programs, {counter.calls} calls of the compiler "
-            f"({counter.cache_hits} answered by the cache), {counter.seconds:.0f} s",
-        ]
+    return flags.report(
+        _table(options, ghn, spec.name, found),
+        *(describe(split, results) for split, results in found.items()),
+        *describe_sgd(sgd, found),
+        f"{PROGRAMS.loads - loads} compiled programs, {counter.calls} calls of the compiler "
+        f"({counter.cache_hits} answered by the cache), {counter.seconds:.0f} s",
     )
 
 
@@ -218,7 +216,7 @@ def _table(options: EvaluateConfig, ghn: Any, dataset: str, found: Mapping[str, 
     chance = 100 * (5 if metric == "top5" else 1) / ghn.config.num_classes
     noise = f", noise {options.noise:g}" if options.noise else ""
     title = f"{ghn.name} on {dataset}: {metric} in %, chance {chance:.1f}{noise}"
-    return f"{title}\n{in_papers_order(rows, published.COLUMNS)}"
+    return in_papers_order(rows, published.COLUMNS, title)
 
 
 def columns(groups: Mapping[str, Sequence], metric: str) -> dict[str, str]:
@@ -231,13 +229,15 @@ def columns(groups: Mapping[str, Sequence], metric: str) -> dict[str, str]:
     }
 
 
-def in_papers_order(rows: Mapping[str, Mapping[str, str]], names: Sequence[str]) -> str:
+def in_papers_order(
+    rows: Mapping[str, Mapping[str, str]], names: Sequence[str], title: str = ""
+) -> str:
     """A table of rows of cells; columns that nothing of ours is in are left out."""
     first = next(iter(rows.values()))
     shown = [name for name in names if name in first]
     shown += [name for name in first if name not in shown]
     cells = [[label, *(row.get(name, "-") for name in shown)] for label, row in rows.items()]
-    return flags.table(["", *shown], cells)
+    return flags.table(["", *shown], cells, title)
 
 
 def describe(split: str, results: Sequence) -> str:

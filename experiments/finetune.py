@@ -13,7 +13,6 @@ interrupted comparison continues.
 
 import dataclasses
 import functools
-import json
 import math
 import pathlib
 import re
@@ -249,7 +248,7 @@ def _table(options: FinetuneConfig, dataset: str, rows: Sequence[Row]) -> str:
     )
     header = ["optimiser", "init", "rate", "start", "end", "area", "reaching"]
     header += ["wins", "p", "worth", "diverged"]
-    return f"{title}\n{flags.table(header, cells)}"
+    return flags.table(header, cells, title, list(map(dataclasses.asdict, rows)))
 
 
 def _percent(share: float) -> str:
@@ -261,18 +260,12 @@ def _steps(steps: float) -> str:
 
 
 def _write(folder: pathlib.Path, rows: Sequence[Row], chance: float) -> None:
-    table = [
-        {
-            name: None if isinstance(value, float) and not math.isfinite(value) else value
-            for name, value in dataclasses.asdict(row).items()
-        }
-        for row in rows
-    ]
+    table = list(map(dataclasses.asdict, rows))
     curves: dict[str, dict[str, Any]] = {}
     for row in rows:
         curves.setdefault(row.optimizer, {})[row.init] = (row.steps, row.mean, row.error)
     folder.mkdir(parents=True, exist_ok=True)
-    config_lib.write_atomic(folder / "table.json", json.dumps(table, indent=1) + "\n")
+    config_lib.write_atomic(folder / "table.json", flags.to_json(table) + "\n")
     draw_comparison(curves, chance, [folder / "curves.png", folder / "curves.svg"])
 
 

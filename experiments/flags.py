@@ -1,11 +1,13 @@
-"""The command line of every script: flags from a configuration dataclass, one main, one table.
+"""The command line of every script: flags from a configuration dataclass, one main, one report.
 
-A script has a frozen dataclass whose fields are its flags, a function that takes it, and
+A script has a frozen dataclass whose fields are its flags, a function that takes it and returns a
+text, a `table` or a `report`, and
 
     def main(argv: Sequence[str] | None = None) -> None:
         flags.start(Config, run, __doc__, argv)
 """
 
+import contextlib
 import dataclasses
 import os
 import sys
@@ -17,6 +19,10 @@ from absl import flags
 from ppuda_jax import config as config_lib
 from ppuda_jax.runtime.logs import quiet_libraries
 
+from .results import Report, report, show, table, to_json
+
+__all__ = ["Report", "apply", "define", "report", "show", "start", "table", "to_json"]
+
 T = TypeVar("T")
 
 USER_ERRORS = (ValueError, FileNotFoundError, FileExistsError, ImportError)
@@ -24,7 +30,7 @@ USER_ERRORS = (ValueError, FileNotFoundError, FileExistsError, ImportError)
 
 _IN_A_CHECKOUT = "python -m experiments."
 
-_USAGE, _INTERRUPTED, _BROKEN_PIPE = 2, 130, 141
+_USAGE, _INTERRUPTED = 2, 130
 
 
 def define(
@@ -86,7 +92,8 @@ def start(
 
     Args:
       cls: the script's configuration; its fields are the flags.
-      function: takes the configuration; a text that it returns is printed.
+      function: takes the configuration; the text, table or report that it returns is printed, with
+        `--json` as JSON. What else it prints goes to stderr then.
       doc: what `--help` prints above the flags.
       argv: arguments instead of the process's.
       base: makes the configuration that flags are applied to from the flags that are given.
@@ -96,10 +103,13 @@ def start(
 
     Raises:
       SystemExit: 0 after `--help`; 1 with one line for what is wrong; 2 for flags that do not exist
-        or do not parse.
+        or do not parse; a report's own status.
     """
     values = flags.FlagValues()
     names = define(cls, exclude=positional, flag_values=values)
+    flags.DEFINE_bool(
+        "json", False, "print results as JSON, and all else on stderr", flag_values=values
+    )
     flags.DEFINE_bool("help", False, "show this text", short_name="h", flag_values=values)
     program = os.path.basename(sys.argv[0])
     try:
@@ -113,11 +123,12 @@ def start(
         _fail(f"unexpected arguments {rest[len(positional) :]}; use --flag=value")
     if len(rest) < len(positional):
         _fail(f"missing arguments {list(positional[len(rest) :])}")
+    as_json = values["json"].value
     given = _given(names, values) | dict(zip(positional, rest, strict=True))
     try:
         config = config_lib.override(base(given), given) if base else _built(cls, given)
-        with quiet_libraries():
-            text = function(config)
+        with quiet_libraries(), _prints_on_stderr(as_json):
+            found = function(config)
     except (*USER_ERRORS, *errors) as error:
         sys.exit(f"{type(error).__name__}: {error}")
     except KeyboardInterrupt:
@@ -125,18 +136,17 @@ def start(
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(_INTERRUPTED)  # threads that compile cannot be stopped, nor should be waited for
-    if text is not None:
-        show(text)
+    results = found if isinstance(found, Report) else report(*([] if found is None else [found]))
+    if as_json:
+        show(to_json(results.record()))
+    elif found is not None:
+        show(results)
+    if results.status:
+        raise SystemExit(results.status)
 
 
-def show(text: str) -> None:
-    """Prints a text; a reader that has seen enough, as `head` has, ends the program quietly."""
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:
-        # Python flushes again when it ends, which must not fail a second time.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(_BROKEN_PIPE) from None
+def _prints_on_stderr(wanted: bool) -> contextlib.AbstractContextManager:
+    return contextlib.redirect_stdout(sys.stderr) if wanted else contextlib.nullcontext()
 
 
 def _built(cls: type[T], given: Mapping[str, str]) -> T:
@@ -160,30 +170,3 @@ def _help(doc: str | None, cls: type, values: flags.FlagValues, positional: Sequ
     lines += [f"  {name.upper()}: {texts[name]}" for name in positional]
     text = "\n".join([*lines, values.get_help().strip()])
     return text if __package__ == "experiments" else text.replace(_IN_A_CHECKOUT, "ppuda-jax ")
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Formats a Markdown table whose columns line up; floats get three digits.
-
-    Args:
-      header: names of the columns.
-      rows: their cells; None is an empty one.
-    """
-    texts = [[_cell(cell) for cell in row] for row in (header, *rows)]
-    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
-
-    def line(cells: Sequence[str]) -> str:
-        first, *rest = (
-            cell.ljust(width) if i == 0 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
-        )
-        return "| " + " | ".join([first, *rest]) + " |"
-
-    rule = "|".join("-" * (width + 2) for width in widths)
-    return "\n".join([line(texts[0]), f"|{rule}|", *map(line, texts[1:])])
-
-
-def _cell(value: object) -> str:
-    if value is None:
-        return ""
-    return f"{value:.3f}" if isinstance(value, float) else str(value)

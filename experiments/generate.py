@@ -75,7 +75,7 @@ def run(options: GenerateConfig) -> str:
     reports = generate(
         names, options.num_nets, output, options.processes, options.seed, options.overwrite
     )
-    return f"{table(reports, options.processes or processors())}\nwritten: {output}"
+    return flags.report(table(reports, options.processes or processors()), f"written: {output}")
 
 
 def generate(

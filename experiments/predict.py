@@ -90,8 +90,8 @@ class PredictConfig:
             raise ValueError(f"calibrate must not be negative, received {self.calibrate}")
 
 
-def run(args: PredictConfig) -> None:
-    """Traces, predicts, saves and evaluates, and prints what came out."""
+def run(args: PredictConfig) -> flags.Report:
+    """Traces, predicts, saves and evaluates; returns what came out."""
     ghn = load_ghn(args.checkpoint)
     size, classes = ghn.metadata.get("image_size", 32), ghn.config.num_classes
     if args.dataset or trained_spec(ghn.metadata):
@@ -108,7 +108,7 @@ def run(args: PredictConfig) -> None:
     graph = trace(apply_fn, variables, inputs)
     traced = time.perf_counter() - start
     if args.describe:
-        print(describe(graph))
+        print(describe(graph))  # at once, since it explains what may be refused below
     if args.draw:
         from ppuda_jax.visualization import draw_graph
 
@@ -126,14 +126,15 @@ def run(args: PredictConfig) -> None:
     jax.block_until_ready(params)
     predicted = time.perf_counter() - start
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
-    print(
+    lines = [
         f"{args.model}: {int(graph.n_node[0])} nodes traced in {traced:.2f} s, {count} parameters "
         f"predicted in {predicted:.2f} s (compilation included)"
-    )
+    ]
     if args.output:
-        print(f"written to {save_params(args.output, params)}")
+        lines.append(f"written to {save_params(args.output, params)}")
     if args.evaluate:
-        _evaluate(args, ghn, apply_fn, _with_params(variables, params))
+        lines.append(_evaluate(args, ghn, apply_fn, _with_params(variables, params)))
+    return flags.report(*lines)
 
 
 def _has_collections(variables: Any) -> bool:
@@ -155,7 +156,7 @@ def _with_params(variables: Any, params: Any) -> Any:
     return {"params": params} if described else {**others, "params": params}
 
 
-def _evaluate(args: PredictConfig, ghn: LoadedGHN, apply_fn, variables) -> None:
+def _evaluate(args: PredictConfig, ghn: LoadedGHN, apply_fn, variables) -> str:
     statistics = "statistics of each batch"
     if args.calibrate:
         train = dataset_of(ghn.metadata, args.dataset, args.data_dir).load("train")
@@ -172,7 +173,7 @@ def _evaluate(args: PredictConfig, ghn: LoadedGHN, apply_fn, variables) -> None:
         max_images=args.max_images,
     )
     value = 100 * accuracy(apply_fn, variables, data)
-    print(f"{data.spec.name}: {value:.2f} % of {data.num_images} test images right ({statistics})")
+    return f"{data.spec.name}: {value:.2f} % of {data.num_images} test images right ({statistics})"
 
 
 def main(argv: Sequence[str] | None = None) -> None:

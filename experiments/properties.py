@@ -13,11 +13,10 @@ interrupted run continues.
 """
 
 import dataclasses
-import json
 import math
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -262,13 +261,13 @@ def _table(
     count: int,
 ) -> str:
     width = "their own width" if options.channels is None else f"{options.channels} channels"
-    lines = [
+    title = (
         f"{count} networks of {options.split} ({width}) on {dataset}, {options.steps} steps of "
         f"{options.batch_size} images; mean ± standard deviation over {options.divisions} "
         f"divisions, {options.test_share:g} of the pool ranked; convergence: {target:.3f} of "
         f"training images right. Upper: Kendall's tau among the better half. Loss: what the first "
         f"pick is worse than the best. p: of {options.checkpoint[0]} against it, paired."
-    ]
+    )
     header = ["property", "features", "regressor", "Kendall", "upper", "Spearman", "loss", "p"]
     cells = [
         [
@@ -283,9 +282,9 @@ def _table(
         ]
         for row in rows
     ]
-    lines.append(flags.table(header, cells))
-    lines += [f"{name} is left out: {reason}" for name, reason in failed.items()]
-    return "\n".join(lines)
+    records = [{**dataclasses.asdict(row), "kendall": row.kendall} for row in rows]
+    notes = [f"{name} is left out: {reason}" for name, reason in failed.items()]
+    return flags.report(flags.table(header, cells, title, records), *notes)
 
 
 def _number(value: float) -> str:
@@ -305,23 +304,14 @@ def _write(
         kendall.setdefault(row.target, {})[model_name(row)] = row.kendall
     table = {
         "kendall": kendall,
-        "rows": [_plain({**dataclasses.asdict(row), "kendall": row.kendall}) for row in rows],
+        "rows": [{**dataclasses.asdict(row), "kendall": row.kendall} for row in rows],
         "networks": count,
         "failed": dict(failed),
         "convergence_target": target,
         "options": config_lib.to_dict(options),
     }
     folder.mkdir(parents=True, exist_ok=True)
-    config_lib.write_atomic(folder / "table.json", json.dumps(table, indent=1) + "\n")
-
-
-def _plain(value: Any) -> Any:
-    """NaN, which JSON does not have, as None."""
-    if isinstance(value, dict):
-        return {name: _plain(item) for name, item in value.items()}
-    if isinstance(value, tuple | list):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    config_lib.write_atomic(folder / "table.json", flags.to_json(table) + "\n")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -154,7 +154,9 @@ def _run(options: ProxiesConfig) -> str:
         entries += [{"proxy": n, "spearman": None, "reason": why} for n, why in left_out.items()]
         write_atomic(folder / "table.json", json.dumps(entries, indent=1) + "\n")
     title = f"{len(networks)} networks of {options.space}, {options.seeds} initialisations"
-    return f"{title}\n{flags.table(_HEADER, [_cells_of(row) for row in rows])}"
+    return flags.table(
+        _HEADER, [_cells_of(row) for row in rows], title, list(map(dataclasses.asdict, rows))
+    )
 
 
 def _cells(options: ProxiesConfig, path: str) -> tuple[list[Any], dict[str, float], Source]:

@@ -121,7 +121,7 @@ def training_report(
         path = pathlib.Path(settings.workdir).expanduser() / "report.png"
         _draw(found, settings, spec.num_classes, path)
         lines += [f"Picture: {path}", "", *next_commands(settings)]
-    return "\n".join(lines)
+    return flags.report(*lines)
 
 
 def unseen_networks(settings: TrainConfig, task: Task, num: int) -> tuple[EvalNet, ...]:

@@ -113,7 +113,7 @@ def _cells(options: SearchConfig) -> str:
         options, {"picks": texts, "rows": [dict(zip(_columns(), row, strict=True)) for row in rows]}
     )
     title = f"{options.num_seeds} searches of {options.queries} queries, accuracy in %"
-    return f"{title}\n{flags.table(_columns(), rows)}"
+    return flags.table(_columns(), rows, title)
 
 
 def _columns() -> tuple[str, ...]:
@@ -139,10 +139,9 @@ def _nets(options: SearchConfig) -> str:
         plan = best.best.plan
         size = "" if plan is None else f"{plan.num_params:,}"
         rows.append((name, best.best.name, best.score, size, str(len(best.history))))
-    text = [flags.table(_HEADER, rows)]
     _write(options, {"winners": winners})
-    text += [f"{winner['search']}: {_command(options, source, winner)}" for winner in winners]
-    return "\n".join(text)
+    commands = [f"{winner['search']}: {_command(options, source, winner)}" for winner in winners]
+    return flags.report(flags.table(_HEADER, rows), *commands)
 
 
 def _command(options: SearchConfig, source: Source, winner: dict[str, Any]) -> str:

@@ -196,7 +196,7 @@ def _nasbench201(options: StructureConfig, folder: pathlib.Path | None) -> str:
         picks = {name: [nasbench201.to_text(c) for c in cells] for name, cells in found.picks}
         _write(folder, {"picks": picks, "notes": found.notes})
     text = flags.table(nasbench201_search.HEADER, found.rows(table))
-    return "\n".join([text, *found.notes])
+    return flags.report(text, *found.notes)
 
 
 def _scorer(options: StructureConfig, skeleton: Any) -> Any:

@@ -319,7 +319,7 @@ def _table(options: TeachersConfig, rows: Sequence[Mapping[str, Any]]) -> str:
         "channels aligned and not, and of architectures that were held out"
     )
     header = ("parameters", "top-1, %", "gain", "wins", "p", "distance", "unaligned", "held out")
-    return f"{title}\n{flags.table(header, cells)}"
+    return flags.table(header, cells, title, rows)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -189,7 +189,7 @@ def _table(options: ZooConfig, found: Sequence[Ended]) -> str:
             f"every network diverged, so {options.output} teaches nothing: lower learning_rate, "
             f"received {options.learning_rate}"
         )
-    return f"{flags.table(header, rows)}\n{ending}"
+    return flags.report(flags.table(header, rows), ending)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -1,7 +1,10 @@
 """Flags made from a configuration, and the command line of every script."""
 
+import ast
 import dataclasses
 import importlib
+import inspect
+import json
 import pathlib
 from typing import Literal
 
@@ -101,14 +104,93 @@ def test_help_lists_every_flag_and_mistakes_end_in_one_line(name, capsys):
         assert len(capsys.readouterr().err.strip().splitlines()) == 1
 
 
-def test_a_table_lines_up():
-    text = config_flags.table(["a", "long name"], [["x", 0.5], ["longer", None]])
-    assert text.splitlines() == [
-        "| a      | long name |",
-        "|--------|-----------|",
-        "| x      |     0.500 |",
-        "| longer |           |",
+def config_of(script):
+    """The class that its flags come from, and the fields that are arguments without a name."""
+    positional = [
+        [getattr(element, "value", None) for element in keyword.value.elts]
+        for node in ast.walk(ast.parse(inspect.getsource(script.main)))
+        if isinstance(node, ast.Call)
+        for keyword in node.keywords
+        if keyword.arg == "positional"
     ]
+    text = inspect.getsource(script.main)
+    (cls,) = (
+        cls
+        for name, cls in vars(script).items()
+        if isinstance(cls, type) and cls.__module__ == script.__name__ and f"{name}," in text
+    )
+    return cls, positional[0] if positional else []
+
+
+def needed_flags(cls, unnamed):
+    """A value for each field that has none."""
+    names = [
+        field.name
+        for field in dataclasses.fields(cls)
+        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    ]
+    return [f"--{name}=given" for name in names if name not in unnamed] + ["given"] * len(unnamed)
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_every_script_has_json_on_stdout_and_all_else_on_stderr(name, capsys, monkeypatch):
+    script = importlib.import_module(f"experiments.{name}")
+    found = config_flags.report(config_flags.table(["a", ""], [[1, "x"]], "title"), "note")
+
+    def stand_in(options):
+        print("a message")
+        return found
+
+    cls, unnamed = config_of(script)
+    given = needed_flags(cls, unnamed)
+    monkeypatch.setattr(script, "run", stand_in)
+    monkeypatch.setattr(cls, "__post_init__", lambda self: None)  # what is given fits nothing
+    script.main([*given, "--json"])
+    out, error = capsys.readouterr()
+    assert json.loads(out) == {
+        "text": ["note"],
+        "tables": [{"title": "title", "rows": [{"a": 1, "name": "x"}]}],
+    }
+    assert "a message" in error
+    script.main(given)
+    out, error = capsys.readouterr()
+    assert out == f"a message\n{found}\n"
+
+
+FILES = sorted(pathlib.Path(config_flags.__file__).parent.glob("*.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_no_table_ends_as_a_mere_text(path):
+    """A table in an f-string or joined with others would be lost to `--json`."""
+    tree = ast.parse(path.read_text())
+
+    def name_of(node):
+        return ast.unparse(node.func) if isinstance(node, ast.Call) else None
+
+    def makes_one(node):
+        return any(name_of(inner) in makers for inner in ast.walk(node))
+
+    makers = {"flags.table", "flags.report"}
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    for function in functions:
+        returned = [node.value for node in ast.walk(function) if isinstance(node, ast.Return)]
+        if any(name_of(value) in makers for value in returned):
+            makers.add(function.name)
+    for node in ast.walk(tree):
+        joins = isinstance(node, ast.Call) and ast.unparse(node.func).endswith(".join")
+        if isinstance(node, ast.JoinedStr) or joins:
+            assert not makes_one(node), f"{path.name}:{node.lineno}: use flags.report"
+
+
+def test_a_report_says_how_the_process_ends(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        config_flags.start(
+            Small, lambda options: config_flags.report("bad", status=1), None, ["--needed=x"]
+        )
+    assert stopped.value.code == 1 and capsys.readouterr().out == "bad\n"
+    config_flags.start(Small, lambda options: None, None, ["--needed=x", "--json"])
+    assert json.loads(capsys.readouterr().out) == {"text": [], "tables": []}
 
 
 @dataclasses.dataclass(frozen=True)
