@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import os
 import sys
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
@@ -31,6 +32,7 @@ USER_ERRORS = (ValueError, FileNotFoundError, FileExistsError, ImportError)
 _IN_A_CHECKOUT = "python -m experiments."
 
 _USAGE, _INTERRUPTED = 2, 130
+_HELP_INDENT, _HELP_WIDTH = 6, 80
 
 
 def define(
@@ -166,7 +168,18 @@ def _fail(message: str) -> NoReturn:
 
 def _help(doc: str | None, cls: type, values: flags.FlagValues, positional: Sequence[str]) -> str:
     texts = {field.name: field.metadata.get("help", "") for field in dataclasses.fields(cls)}
+    entries = [(name.upper(), texts[name]) for name in positional]
+    named = [name for name in texts if name in values and name not in positional]
+    named += ["json", "help"]
+    entries += [(_spelled(values[name]), values[name].help) for name in named]
     lines = [doc.strip() if doc else "", ""]
-    lines += [f"  {name.upper()}: {texts[name]}" for name in positional]
-    text = "\n".join([*lines, values.get_help().strip()])
+    for name, text in entries:
+        indent = " " * _HELP_INDENT
+        wrapped = textwrap.wrap(text, _HELP_WIDTH, initial_indent=indent, subsequent_indent=indent)
+        lines += [f"  {name}", *wrapped]
+    text = "\n".join(lines)
     return text if __package__ == "experiments" else text.replace(_IN_A_CHECKOUT, "ppuda-jax ")
+
+
+def _spelled(flag: flags.Flag) -> str:
+    return f"--[no]{flag.name}" if flag.boolean else f"--{flag.name}=VALUE"

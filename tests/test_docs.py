@@ -1,5 +1,6 @@
 """The code that the pages of docs/ print."""
 
+import importlib
 import pathlib
 import re
 
@@ -23,3 +24,40 @@ def test_a_space_of_ones_own(tmp_path, monkeypatch):
     exec(compile(code.replace("range(100)", "range(3)"), "architectures.md", "exec"), {})
     nets = load_split("narrow.hdf5", "train")
     assert [net.config.C for net in nets] == [16, 16, 16]
+
+
+ROOT = DOCS.parent
+PAGES = [*sorted(DOCS.rglob("*.md")), *sorted(ROOT.glob("*.md"))]
+NOTEBOOKS = sorted((ROOT / "experiments" / "notebooks").glob("*.ipynb"))
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+COMMAND = re.compile(r"(?:python -m experiments\.|ppuda-jax )([a-z_0-9]+)((?: +--?[^\s`)]+)*)")
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda p: f"{p.parent.name}-{p.stem}")
+def test_links_lead_somewhere(path):
+    """The site's build checks anchors; README and others are not in it."""
+    for link in LINK.findall(path.read_text()):
+        if not re.match(r"[a-z]+:|#", link):
+            assert (path.parent / link.partition("#")[0]).exists(), link
+
+
+def test_files_that_notebooks_name_exist():
+    for path in NOTEBOOKS:
+        for name in re.findall(r"\bdocs/[\w/]+\.\w+", path.read_text()):
+            assert (ROOT / name).exists(), f"{path.name}: {name}"
+
+
+def test_commands_and_their_flags_exist(capsys):
+    known = {}
+    for path in [*PAGES, *NOTEBOOKS]:
+        text = path.read_text().replace("\\\n", " ")
+        for name, flags in COMMAND.findall(text):
+            if name not in known:
+                importlib.import_module(f"experiments.{name}").main(["--help"])
+                known[name] = set(
+                    re.findall(r"^  --(?:\[no\])?(\w+)", capsys.readouterr().out, re.M)
+                )
+            for flag in re.findall(r"--(\w+)", flags):
+                given = flag if flag in known[name] else flag.removeprefix("no")
+                assert given in known[name], f"{path.name}: {name} --{flag}"
+    assert {"train", "predict", "evaluate", "finetune", "search"} <= set(known)
