@@ -93,10 +93,13 @@ def test_help_lists_every_flag_and_mistakes_end_in_one_line(name, capsys):
         assert (
             f"--{field.name}" in text
             or f"--[no]{field.name}" in text
-            or (f"  {field.name.upper()}: " in text)
+            or (f"  {field.name.upper()}\n" in text)
         ), field.name
         assert len(field.metadata["help"]) > 5
     assert script.__doc__.strip().splitlines()[0] in text
+    assert "flagfile" not in text and "--[no]json" in text
+    flags_shown = text.partition("\n  --")[2].splitlines()
+    assert max(map(len, flags_shown)) <= 80  # a terminal's width
     for mistake in (["--no_such_flag=3"], ["one", "two", "three"]):
         with pytest.raises(SystemExit) as stopped:
             script.main(mistake)
