@@ -79,7 +79,7 @@ def cell_scorer(options: ScorerConfig, source: Source, proxies: Sequence[str]) -
     from ppuda_jax.proxies.base import Batch
     from ppuda_jax.proxies.nasbench201 import CellScorer
     from ppuda_jax.structure.nasbench201_net import Skeleton
-    from ppuda_jax.structure.nasbench201_predicted import PredictedScorer
+    from ppuda_jax.structure.nasbench201_predicted import CellPredictor
 
     count = 2 * options.batch_size
     images = load_eval_images(
@@ -94,7 +94,7 @@ def cell_scorer(options: ScorerConfig, source: Source, proxies: Sequence[str]) -
     skeleton = Skeleton(classes, options.channels, options.cells, size)
     predictor = None
     if set(proxies) & set(PREDICTED):
-        predictor = PredictedScorer(source.ghn, skeleton, images.images, images.labels)
+        predictor = CellPredictor(source.ghn, skeleton)
     return CellScorer(skeleton, Batch(images.images, images.labels), proxies, predictor)
 
 

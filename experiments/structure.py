@@ -11,11 +11,13 @@ The families:
 - `hyperparameters`, one precision per weight of a regression: random search, greedy steps, DrMAD
   and HOAG.
 - `mlp`, the widths of a perceptron: every method searches, what it chose is trained from the start.
+- `darts`, normal and reduction cells of whole networks: every method searches, what it chose is
+  trained from the start; its genotype is a network that the rest of the library knows.
 - `nasbench201`, cells whose worth comes from the benchmark's table, from parameters that a
   hypernetwork predicts, or from shared weights; the picks are looked up in the table.
 
 With `--output`, the table is kept there as `table.json` and a picture beside it, and an interrupted
-search of the family mlp continues.
+search over epochs continues.
 """
 
 import dataclasses
@@ -33,7 +35,7 @@ from . import flags
 class StructureConfig:
     """What is searched; every field is a flag."""
 
-    family: Literal["synthetic", "hyperparameters", "mlp", "nasbench201"] = described(
+    family: Literal["synthetic", "hyperparameters", "mlp", "darts", "nasbench201"] = described(
         "synthetic", "of models"
     )
     method: tuple[str, ...] | None = described(
@@ -50,13 +52,22 @@ class StructureConfig:
     widths: tuple[int, ...] = described((16, 32, 64, 128, 256), "of a layer of the family mlp")
     layers: int = described(4, "most hidden layers of the family mlp")
     steps: int = described(1000, "of the family synthetic")
-    weights: Literal["table", "predicted", "shared"] = described(
+    weights: Literal["table", "predicted", "shared", "trained"] = described(
         "predicted", "what a cell of nasbench201 is scored with"
     )
     table: str | None = described(None, "CSV file with the accuracies of nasbench201")
     checkpoint: str = described("ghn2-cifar10", "hypernetwork: a shipped name, or a run's folder")
     queries: int = described(100, "cells that a search may ask for, by table or predicted")
-    cells: int = described(1, "of each of the three stages of nasbench201; published: 5")
+    cells: int | None = described(
+        None, "of each stage of nasbench201 (default 1, published 5), of darts (default 3)"
+    )
+    channels: int | None = described(
+        None, "of the first stage of nasbench201 (default 16), of darts (default 8)"
+    )
+    nodes: int = described(2, "steps of a cell of darts; published: 4")
+    side: int | None = described(
+        None, "pixels that images of darts and nasbench201 are averaged to; by default their own"
+    )
     images: int = described(64, "validation images that predicted parameters are scored on")
     output: str | None = described(None, "folder for the table, pictures and searches")
 
@@ -80,6 +91,7 @@ def run(options: StructureConfig) -> str:
         "synthetic": _synthetic,
         "hyperparameters": _hyperparameters,
         "mlp": _mlp,
+        "darts": _darts,
         "nasbench201": _nasbench201,
     }
     return families[options.family](options, folder)
@@ -147,19 +159,35 @@ def _hyperparameters(options: StructureConfig, folder: pathlib.Path | None) -> s
 
 
 def _mlp(options: StructureConfig, folder: pathlib.Path | None) -> str:
+    from ppuda_jax.structure import tasks
+
+    images = tasks.load(options.dataset, options.data_dir, max_images=options.max_images)
+    task = tasks.perceptrons(images, widths=options.widths, layers=options.layers)
+    return _compared(options, folder, task)
+
+
+def _darts(options: StructureConfig, folder: pathlib.Path | None) -> str:
+    from ppuda_jax.structure import darts_net, tasks
+
+    images = _images(options)
+    skeleton = darts_net.Skeleton(
+        images.classes, options.channels or 8, options.cells or 3, options.nodes, images.side
+    )
+    return _compared(options, folder, tasks.darts(images, skeleton, options.batch_size))
+
+
+def _images(options: StructureConfig) -> Any:
+    from ppuda_jax.structure import tasks
+
+    return tasks.load(
+        options.dataset, options.data_dir, side=options.side, max_images=options.max_images
+    )
+
+
+def _compared(options: StructureConfig, folder: pathlib.Path | None, task: Any) -> str:
     from ppuda_jax.structure import comparison
 
-    budget = comparison.Budget(
-        options.epochs, options.batch_size, tuple(range(options.seeds)), folder
-    )
-    task = comparison.image_task(
-        options.dataset,
-        options.data_dir,
-        widths=options.widths,
-        layers=options.layers,
-        max_images=options.max_images,
-    )
-    results = comparison.compare(task, options.method or ("variational",), budget)
+    results = comparison.compare(task, options.method or ("variational",), _budget(options, folder))
     if folder is not None:
         from ppuda_jax.structure.pictures import draw_comparison
 
@@ -168,41 +196,52 @@ def _mlp(options: StructureConfig, folder: pathlib.Path | None) -> str:
     return flags.table(comparison.HEADER, [result.summary() for result in results])
 
 
+def _budget(options: StructureConfig, folder: pathlib.Path | None) -> Any:
+    from ppuda_jax.structure.comparison import Budget
+
+    return Budget(options.epochs, options.batch_size, tuple(range(options.seeds)), folder)
+
+
 def _nasbench201(options: StructureConfig, folder: pathlib.Path | None) -> str:
-    from ppuda_jax.structure import nasbench201, nasbench201_search
+    from ppuda_jax.structure import nasbench201, nasbench201_search, tasks
     from ppuda_jax.structure.nasbench201_net import Skeleton
-    from ppuda_jax.structure.search import SearchSettings
 
     if options.table is None:
         raise ValueError("the family nasbench201 looks picks up: give --table=CSV")
     table = nasbench201.read_table(options.table)
-    seeds = range(options.seeds)
-    skeleton = Skeleton(cells=options.cells)
     methods = options.method or ("random", "evolution")
+    asked = {"queries": options.queries, "seeds": range(options.seeds)}
     if options.weights == "table":
-        found = nasbench201_search.by_table(table, methods, queries=options.queries, seeds=seeds)
+        found = nasbench201_search.by_table(table, methods, **asked)
     elif options.weights == "predicted":
-        scorer = _scorer(options, skeleton)
-        found = nasbench201_search.by_prediction(
-            scorer, table, methods, queries=options.queries, seeds=seeds
-        )
+        found = nasbench201_search.by_source(*_predicted(options), table, methods, **asked)
     else:
-        problem = nasbench201_search.image_problem(
-            options.dataset, options.data_dir, skeleton, options.max_images
-        )
-        settings = SearchSettings(options.epochs, options.batch_size)
-        found = nasbench201_search.by_sharing(problem, methods, settings, seeds)
+        images = _images(options)
+        skeleton = Skeleton(images.classes, options.channels or 16, options.cells or 1, images.side)
+        task = tasks.cells(images, skeleton, options.batch_size)
+        budget = _budget(options, folder)
+        if options.weights == "shared":
+            found = nasbench201_search.by_sharing(task, table, methods, budget)
+        else:
+            from ppuda_jax.structure.weights import trained
+
+            source = trained(task.problem, task.optimizers.weights, budget.settings)
+            found = nasbench201_search.by_source(task.problem, source, table, methods, **asked)
     if folder is not None:
         picks = {name: [nasbench201.to_text(c) for c in cells] for name, cells in found.picks}
         _write(folder, {"picks": picks, "notes": found.notes})
     text = flags.table(nasbench201_search.HEADER, found.rows(table))
-    return flags.report(text, *found.notes)
+    return flags.report(text, *found.notes, *found.against_all(table))
 
 
-def _scorer(options: StructureConfig, skeleton: Any) -> Any:
+def _predicted(options: StructureConfig) -> tuple[Any, Any]:
+    """The problem of cells on the images of a hypernetwork, and predicted weights."""
     from ppuda_jax.checkpoints import load_ghn
     from ppuda_jax.evaluation import load_eval_images
-    from ppuda_jax.structure.nasbench201_predicted import PredictedScorer
+    from ppuda_jax.structure.nasbench201_net import Skeleton, supernet
+    from ppuda_jax.structure.nasbench201_predicted import CellPredictor
+    from ppuda_jax.structure.search.problem import Objects, classification
+    from ppuda_jax.structure.weights import predicted
 
     ghn = load_ghn(options.checkpoint)
     images = load_eval_images(
@@ -213,8 +252,10 @@ def _scorer(options: StructureConfig, skeleton: Any) -> Any:
         batch_size=options.images,
         max_images=options.images,
     )
-    batch = images.batches[0]
-    return PredictedScorer(ghn, skeleton, batch.images, batch.labels)
+    objects = Objects(images.batches[0].images, images.batches[0].labels)
+    skeleton = Skeleton(channels=options.channels or 16, cells=options.cells or 1)
+    problem = classification(supernet(skeleton), objects, objects, options.images)
+    return problem, predicted(CellPredictor(ghn, skeleton))
 
 
 def _write(folder: pathlib.Path, table: Any) -> None:

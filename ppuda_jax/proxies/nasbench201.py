@@ -18,8 +18,9 @@ from ppuda_jax.proxies.results import Scored, Scorings
 from ppuda_jax.proxies.weights import with_leaves
 from ppuda_jax.structure import nasbench201_net as net
 from ppuda_jax.structure.discretise import Choice
+from ppuda_jax.structure.family import Edge
 from ppuda_jax.structure.nasbench201 import OPS, to_text
-from ppuda_jax.structure.nasbench201_predicted import PredictedScorer
+from ppuda_jax.structure.nasbench201_predicted import CellPredictor
 from ppuda_jax.tracing.params import param_tree
 from ppuda_jax.types import Role
 
@@ -35,7 +36,7 @@ class CellScorer:
         skeleton: net.Skeleton,
         batch: Batch,
         proxies: Sequence[str],
-        predictor: PredictedScorer | None = None,
+        predictor: CellPredictor | None = None,
     ) -> None:
         """Prepares; a program is compiled when it is first used.
 
@@ -84,7 +85,7 @@ class CellScorer:
         scorings.add(("flops",), lambda: {"flops": self._supernet.flops(structure)})
         if self._predictor is not None and set(self._proxies) & set(registry.PREDICTED):
             if net.connected(choice):
-                scorings.add(registry.PREDICTED, self._predicted(self._predictor, choice))
+                scorings.add(registry.PREDICTED, self._predicted(self._predictor, choice, cell))
             else:
                 scorings.fail(registry.PREDICTED, "nothing reaches the output of the cell")
         return scorings.result(self._proxies)
@@ -114,17 +115,17 @@ class CellScorer:
         return apply_fn
 
     def _predicted(
-        self, predictor: PredictedScorer, choice: Choice
+        self, predictor: CellPredictor, choice: Choice, cell: Mapping[Edge, np.int32]
     ) -> Callable[[], Mapping[str, jax.Array]]:
-        def scores(theta: Any, padded: Any, index: Any, cell: Any, batch: Batch) -> Any:
-            params = predictor.predict(theta, padded, index)
+        def scores(of_ghn: Any, cell: Any, batch: Batch) -> Any:
+            params = predictor.weights(of_ghn)
             logits = self._apply(cell)({"params": params}, batch.images)
             return {
                 f"predicted_{name}": x for name, x in predicted.worth(logits, batch.labels).items()
             }
 
         key = (predictor.ghn.config, self._skeleton)
-        inputs = (predictor.ghn.theta, *predictor.inputs(choice), self._half)
+        inputs = (predictor.inputs(choice), cell, self._half)
         function = CachedFunction(scores, key, "predictions of cells").load(*inputs)
         return functools.partial(function, *inputs)
 

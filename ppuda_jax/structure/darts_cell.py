@@ -8,13 +8,17 @@ program of the executor, so that a hypernetwork predicts the parameters of every
 Legend: `n` images, `s` their side, `C` channels, `K` = 8 operations.
 """
 
+import functools
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ppuda_jax.archs.genotypes import Genotype
+from ppuda_jax.archs.op_params import param_rows
 from ppuda_jax.nets import ops
-from ppuda_jax.primitives import CELL_OPS
+from ppuda_jax.primitives import CELL_OP_KERNELS, CELL_OPS
 from ppuda_jax.structure.discretise import strongest_edges
 from ppuda_jax.structure.family import Edge, Family, Function, Params, Structure, concat
 
@@ -23,8 +27,15 @@ _FIRST = 3  # the vertex of the first step
 _PER_STEP = 2  # edges that a step of a genotype has
 
 
-def operation(name: str) -> Function:
-    """An operation [n, s, s, C] -> [n, s, s, C] with its parameters; norms use batch statistics.
+def operation(name: str, stride: int = 1) -> Function:
+    """An operation [n, s, s, C] -> [n, s / stride, s / stride, C] with its parameters.
+
+    Norms use batch statistics. A strided skip connection is a factorised reduction, as in the plan
+    of a genotype.
+
+    Args:
+      name: one of `OPS`.
+      stride: 1, or 2 at the inputs of a reduction cell.
 
     Raises:
       ValueError: a name that is not one of `OPS`.
@@ -32,44 +43,74 @@ def operation(name: str) -> Function:
     if name not in OPS:
         raise ValueError(f"an operation must be one of {OPS}, received {name!r}")
     if name == "none":
-        return Function(name, lambda params, x: jnp.zeros_like(x))
-    if name == "skip_connect":
+        return Function(name, lambda params, x: jnp.zeros_like(x[:, ::stride, ::stride]))
+    if name != "skip_connect":
+        run = functools.partial(ops.CELL_OPS[name], stride=stride)
+        return _with_parameters(name, name, CELL_OP_KERNELS[name], run)
+    if stride == 1:
         return Function(name, lambda params, x: x)
-    if name.endswith("pool_3x3"):
-        pool = ops.max_pool_3x3 if name == "max_pool_3x3" else ops.avg_pool_3x3
-        return Function(name, lambda params, x: pool((), x))
-    side = int(name[-1])
-    if name.startswith("sep"):
-        return Function(
-            name,
-            lambda params, x: ops.sep_conv((*params[0], *params[1]), x),
-            lambda key, x: tuple(_separable(k, side, x.shape[-1]) for k in jax.random.split(key)),
-        )
-    return Function(
-        name,
-        lambda params, x: ops.dil_conv(params, x),
-        lambda key, x: _separable(key, side, x.shape[-1]),
-    )
+    return _with_parameters(name, "factorized_reduce", 1, ops.factorized_reduce)
 
 
-def cell(steps: int = 4) -> Family:
-    """The family of normal cells: every step has an edge from all earlier states.
+def _with_parameters(
+    name: str, kind: str, kernel: int, run: Callable[[Params, jax.Array], jax.Array]
+) -> Function:
+    def init(key: jax.Array, x: jax.ShapeDtypeStruct) -> Params:
+        return draw(key, kind, x.shape[-1], x.shape[-1], kernel)
+
+    return Function(name, run, init)
+
+
+def draw(key: jax.Array, kind: str, c_in: int, c_out: int, kernel: int) -> tuple[jax.Array, ...]:
+    """Draws the parameters of an operation in the order of `archs.op_params`, by He's rule.
+
+    Args:
+      key: PRNG key (consumed).
+      kind: of the operation, as in a plan.
+      c_in: its input channels.
+      c_out: its output channels.
+      kernel: its kernel size.
+    """
+    rows = param_rows(kind, c_in, c_out, kernel, True, 1)
+    leaves = []
+    for own, (_, _, shape, role) in zip(jax.random.split(key, len(rows) + 1), rows, strict=False):
+        if role == "kernel":
+            std = (2 / np.prod(shape[:-1])) ** 0.5
+            leaves.append(std * jax.random.normal(own, shape))
+        else:
+            leaves.append(jnp.ones(shape) if role == "norm_scale" else jnp.zeros(shape))
+    return tuple(leaves)
+
+
+def cell(steps: int = 4, reduction: bool = False) -> Family:
+    """The family of one kind of cells: every step has an edge from all earlier states.
 
     Args:
       steps: of the cell; inputs are [n, s, s, 2C], outputs [n, s, s, steps * C].
+      reduction: edges from the inputs halve the side s.
 
     Raises:
       ValueError: no steps.
     """
     if steps < 1:
         raise ValueError(f"steps must be at least 1, received {steps}")
-    mixed = tuple(operation(name) for name in OPS)
     edges: dict[Edge, tuple[Function, ...]] = {(0, 1): (_half(0),), (0, 2): (_half(1),)}
     last = _FIRST + steps
-    for step in range(_FIRST, last):
-        edges |= {(state, step): mixed for state in range(1, step)}
-        edges[step, last] = (operation("skip_connect"),)
+    for state, step in mixed_edges(steps):
+        stride = 2 if reduction and state < _FIRST else 1
+        edges[state, step] = tuple(operation(name, stride) for name in OPS)
+    edges |= {(step, last): (operation("skip_connect"),) for step in range(_FIRST, last)}
     return Family(last + 1, edges, {last: concat})
+
+
+def mixed_edges(steps: int) -> tuple[Edge, ...]:
+    """Edges of a cell that have all operations, by their steps."""
+    return tuple((j, k) for k in range(_FIRST, _FIRST + steps) for j in range(1, k))
+
+
+def step_edge(position: int, state: int) -> Edge:
+    """The edge of a cell that an edge of a genotype is, by its position and input state."""
+    return state + 1, _FIRST + position // _PER_STEP
 
 
 def genotype(normal: Structure, reduce: Structure) -> Genotype:
@@ -107,11 +148,3 @@ def _half(number: int) -> Function:
         return jnp.split(x, 2, axis=-1)[number]
 
     return Function(f"state_{number}", half)
-
-
-def _separable(key: jax.Array, side: int, channels: int) -> Params:
-    """Parameters of `ops.separable` by He's rule: depthwise and pointwise kernel, norm."""
-    first, second = jax.random.split(key)
-    depthwise = np.sqrt(2) / side * jax.random.normal(first, (side, side, 1, channels))
-    pointwise = (2 / channels) ** 0.5 * jax.random.normal(second, (1, 1, channels, channels))
-    return depthwise, pointwise, jnp.ones(channels), jnp.zeros(channels)

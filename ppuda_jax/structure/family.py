@@ -9,6 +9,7 @@ Legend: `K` functions of an edge.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -165,16 +166,49 @@ class Family:
           ValueError: the structure lacks an edge, or has another number of functions.
         """
         self.check_structure(structure)
+
+        def mixed(edge: Edge, source: jax.Array) -> jax.Array:
+            outputs = [
+                f.apply(params, source)
+                for f, params in zip(self.edges[edge], weights[edge], strict=True)
+            ]
+            return total([structure[edge][i] * y for i, y in enumerate(outputs)])
+
+        return self._propagate(mixed, x)
+
+    def apply_vertex(
+        self, weights: Weights, numbers: Mapping[Edge, jax.Array], x: jax.Array
+    ) -> jax.Array:
+        """The output of the model that uses one function on every edge; no other is computed.
+
+        Args:
+          weights: from `init`.
+          numbers: of the function of every edge, int [], which may be traced.
+          x: input of vertex 0.
+
+        Returns:
+          The value at the last vertex.
+        """
+
+        def chosen(edge: Edge, source: jax.Array) -> jax.Array:
+            functions = self.edges[edge]
+            if len(functions) == 1:
+                return functions[0].apply(weights[edge][0], source)
+            branches = [
+                functools.partial(f.apply, params)
+                for f, params in zip(functions, weights[edge], strict=True)
+            ]
+            return jax.lax.switch(numbers[edge], branches, source)
+
+        return self._propagate(chosen, x)
+
+    def _propagate(
+        self, edge_value: Callable[[Edge, jax.Array], jax.Array], x: jax.Array
+    ) -> jax.Array:
+        """The value at the last vertex, given that of an edge by its source's."""
         values = {0: x}
         for vertex in self.order:
-            inputs = []
-            for edge in self._incoming(vertex):
-                gamma, source = structure[edge], values[edge[0]]
-                outputs = [
-                    f.apply(params, source)
-                    for f, params in zip(self.edges[edge], weights[edge], strict=True)
-                ]
-                inputs.append(total([gamma[i] * y for i, y in enumerate(outputs)]))
+            inputs = [edge_value(edge, values[edge[0]]) for edge in self._incoming(vertex)]
             values[vertex] = self.aggregate.get(vertex, total)(inputs)
         return values[self.num_vertices - 1]
 

@@ -19,12 +19,13 @@ from ppuda_jax.nets import ops
 from ppuda_jax.nets.norms import batch_norm
 from ppuda_jax.structure.discretise import Choice
 from ppuda_jax.structure.family import Edge, Structure
-from ppuda_jax.structure.nasbench201 import EDGES, KERNEL_SIDES, NAMES, NODES, OPS
+from ppuda_jax.structure.nasbench201 import EDGES, KERNEL_SIDES, NAMES, NODES, OPS, to_text
 from ppuda_jax.structure.supernet import Measure, Supernet, linear_measure
 
 Params = dict[str, Any]
 _EdgeFn = Callable[[Edge, Params, jax.Array], jax.Array | None]
 _STAGES = 3
+_CONVS = tuple(OPS.index(op) for op in KERNEL_SIDES)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,12 +122,16 @@ def apply_vertex(
     Args:
       skeleton: see there.
       params: as of `apply`.
-      choice: operation of every edge, int []; `pruned`, else norms behind nothing add a bias.
+      choice: operation of every edge, int [].
       x: images [n, s, s, 3], normalised.
 
     Returns:
       [n, classes].
     """
+    reached = {0: jnp.ones((), bool)}
+    for k in range(1, NODES):
+        ways = [reached[j] & (choice[j, k] != OPS.index("none")) for j in range(k)]
+        reached[k] = jnp.any(jnp.stack(ways))
 
     def edge_value(edge: Edge, own: Params, h: jax.Array) -> jax.Array:
         def branch(op: str) -> Callable[[jax.Array], jax.Array]:
@@ -136,7 +141,9 @@ def apply_vertex(
 
             return run
 
-        return jax.lax.switch(choice[edge], [branch(op) for op in OPS], h)
+        # Nothing stays nothing: a norm behind it would add its bias.
+        number = jnp.where(reached[edge[0]], choice[edge], OPS.index("none"))
+        return jax.lax.switch(number, [branch(op) for op in OPS], h)
 
     return _network(skeleton, params, x, edge_value)
 
@@ -213,7 +220,32 @@ def supernet(skeleton: Skeleton) -> Supernet:
         lambda params, structure, x: apply(skeleton, params, structure, x),
         measure(lambda k, c, s: k * k * c * c + 2 * c, fixed_params),
         measure(lambda k, c, s: 2 * k * k * c * c * s * s, fixed_flops),
+        scale,
+        apply_vertex=lambda params, numbers, x: apply_vertex(skeleton, params, numbers, x),
+        connected=connected,
+        text=to_text,
     )
+
+
+def scale(params: Params, structure: Structure) -> Params:
+    """Every parameter of an operation times the operation's weight, see `posterior`."""
+
+    def scaled(cell: Params) -> Params:
+        return {
+            edge_name(edge): {
+                OPS[number]: _times(structure[edge][number], cell[edge_name(edge)][OPS[number]])
+                for number in _CONVS
+            }
+            for edge in EDGES
+        }
+
+    return {
+        name: scaled(part) if name.startswith("cell") else part for name, part in params.items()
+    }
+
+
+def _times(factor: jax.Array, params: Params) -> Params:
+    return {name: factor * leaf for name, leaf in params.items()}
 
 
 def _fixed(skeleton: Skeleton) -> tuple[float, float]:

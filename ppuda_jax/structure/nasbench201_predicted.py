@@ -1,15 +1,14 @@
-"""What cells are worth with parameters that a hypernetwork predicts: no training per cell.
+"""Parameters of cells that a hypernetwork predicts: no training per cell.
 
 One program serves all cells: it embeds the padded graph of a cell, takes the embedding of every
-parameter of the whole space from the node that the cell has for it, decodes all parameters, and
-runs the cell's operations, whose numbers are data. What the cell does not have is decoded from
-some other node and not used.
+parameter of the whole space from the node that the cell has for it, and decodes all parameters.
+What the cell does not have is decoded from some other node and not used.
 
-Legend: `n` images, `N` nodes, `P` leaves of the space, `D` node embedding.
+Legend: `N` nodes, `P` leaves of the space, `D` node embedding.
 """
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,88 +25,63 @@ from ppuda_jax.structure import nasbench201_net as net
 from ppuda_jax.structure.discretise import Choice
 from ppuda_jax.structure.nasbench201 import EDGES, OPS
 from ppuda_jax.structure.nasbench201_graph import Path, graph_of
-from ppuda_jax.structure.search.problem import accuracy, cross_entropy
 from ppuda_jax.tracing.api import trace_graph
 
 _WIDTH = 4  # nodes that are updated in one step
 
 
-@dataclasses.dataclass(frozen=True)
-class Score:
-    """What a cell is worth on some images.
+class Inputs(NamedTuple):
+    """A cell as a hypernetwork sees it.
 
     Attributes:
-      accuracy: share of the images that are right.
-      loss: mean cross-entropy.
+      theta: of the hypernetwork.
+      graphs: the cell's graph.
+      nodes: node of every leaf of the space, int [P].
     """
 
-    accuracy: float
-    loss: float
+    theta: Any
+    graphs: PaddedGraphs
+    nodes: np.ndarray
 
 
-class PredictedScorer:
-    """Scores cells with predicted parameters.
+class CellPredictor:
+    """Predicts the parameters of cells, see `weights.Predictor`.
 
     Attributes:
       ghn: the hypernetwork.
     """
 
-    def __init__(
-        self, ghn: LoadedGHN, skeleton: net.Skeleton, images: jax.Array, labels: jax.Array
-    ) -> None:
-        """Finds which leaves there are; nothing is compiled before the first score.
+    def __init__(self, ghn: LoadedGHN, skeleton: net.Skeleton) -> None:
+        """Finds which leaves there are; nothing is compiled.
 
         Args:
           ghn: the hypernetwork.
           skeleton: of the networks.
-          images: [n, s, s, 3], normalised as those that the hypernetwork was trained on.
-          labels: int [n].
 
         Raises:
           ValueError: the hypernetwork cannot predict the networks: another number of classes.
         """
         self.ghn, self._skeleton = ghn, skeleton
-        self._images, self._labels = images, labels
         self._bindings = _all_bindings(ghn, skeleton)
         full = graph_of(skeleton, dict.fromkeys(EDGES, OPS.index("nor_conv_3x3")))[0]
         self._bucket = Bucket(full.num_nodes, full.num_nodes, _WIDTH)
-        self._run = jax.jit(self._score)
 
-    def inputs(self, choice: Choice) -> tuple[PaddedGraphs, np.ndarray, dict]:
-        """A cell as data: its graph, the node of every leaf [P], its operations."""
+    def inputs(self, choice: Choice) -> Inputs:
+        """A cell as data.
+
+        Raises:
+          ValueError: nothing reaches the cell's output.
+        """
         graph, nodes = graph_of(self._skeleton, choice)
         padded = pad_graphs([graph], self._bucket, max(1, self.ghn.config.virtual_edges))
         index = np.array([nodes.get(b.path, 0) for b in self._bindings], np.int32)
-        return padded, index, {edge: np.int32(op) for edge, op in net.pruned(choice).items()}
+        return Inputs(self.ghn.theta, padded, index)
 
-    def params(self, choice: Choice) -> Any:
+    def weights(self, inputs: Inputs) -> Any:
         """Parameters of the whole space, of which the cell's are its predictions."""
-        padded, index, _ = self.inputs(choice)
-        return self.predict(self.ghn.theta, padded, index)
-
-    def score(self, choice: Choice) -> Score:
-        """Predicts the parameters of a cell's network and runs it.
-
-        A cell that nothing passes through gives every image the same logits: chance.
-        """
-        if not net.connected(choice):
-            classes = self._skeleton.classes
-            return Score(1 / classes, float(np.log(classes)))
-        accuracy, loss = self._run(self.ghn.theta, *self.inputs(choice))
-        return Score(float(accuracy), float(loss))
-
-    def predict(self, theta: Any, padded: PaddedGraphs, index: jax.Array | np.ndarray) -> Any:
-        """Parameters of the whole space by `inputs` of a cell; can be compiled once for all."""
-        h = BlockDecoder(self.ghn.config, theta).embed(padded)[0]
-        leaves = assemble(self.ghn.config, theta, h[index], self._bindings)
+        h = BlockDecoder(self.ghn.config, inputs.theta).embed(inputs.graphs)[0]
+        leaves = assemble(self.ghn.config, inputs.theta, h[inputs.nodes], self._bindings)
         return unflatten_dict(leaves)
-
-    def _score(
-        self, theta: Any, padded: PaddedGraphs, index: jax.Array, choice: dict
-    ) -> tuple[jax.Array, jax.Array]:
-        params = self.predict(theta, padded, index)
-        logits = net.apply_vertex(self._skeleton, params, choice, self._images)
-        return accuracy(logits, self._labels), cross_entropy(logits, self._labels)
 
 
 def _all_bindings(ghn: LoadedGHN, skeleton: net.Skeleton) -> tuple[Binding, ...]:

@@ -7,24 +7,28 @@ Legend: `n` images, `S` seeds.
 """
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Sequence
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
-from ppuda_jax.data.datasets import load_images
-from ppuda_jax.data.images import normalise
 from ppuda_jax.structure import nasbench201 as nb
+from ppuda_jax.structure.comparison import Budget
 from ppuda_jax.structure.discretise import Choice, skip_count
-from ppuda_jax.structure.nasbench201_net import Skeleton, supernet
-from ppuda_jax.structure.nasbench201_predicted import PredictedScorer
-from ppuda_jax.structure.search import one_shot
-from ppuda_jax.structure.search.loop import SearchSettings, num_steps, search
-from ppuda_jax.structure.search.method import Method
-from ppuda_jax.structure.search.problem import Objects, Problem, classification
-from ppuda_jax.structure.search.sampling import Sampled, random_search, regularised_evolution
+from ppuda_jax.structure.search.loop import SearchResult, num_steps, search
+from ppuda_jax.structure.search.named import METHODS
+from ppuda_jax.structure.search.problem import Problem
+from ppuda_jax.structure.search.sampling import (
+    Sampled,
+    random_search,
+    regularised_evolution,
+    uniform,
+)
+from ppuda_jax.structure.tasks import Task
+from ppuda_jax.structure.weights import Judge, Source, shared
 
 ALL_SKIPS: Choice = dict.fromkeys(nb.EDGES, nb.OPS.index("skip_connect"))
 """The cell that DARTS ends with."""
@@ -33,7 +37,7 @@ SEARCHES: dict[str, Callable[..., Sampled]] = {
     "random": random_search,
     "evolution": regularised_evolution,
 }
-_WEIGHT_RATE, _STRUCTURE_RATE = 0.05, 0.02
+_COUNTS = dict.fromkeys(nb.EDGES, len(nb.OPS))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +53,7 @@ class Found:
     notes: tuple[str, ...] = ()
 
     def rows(self, table: nb.Table) -> list[tuple[object, ...]]:
-        """The cells of `HEADER`; the last row is the cell of skip connections alone."""
+        """The cells of `HEADER`; the last rows are that of skip connections and all cells."""
         picks = (*self.picks, ("all skips", (ALL_SKIPS,)))
         rows: list[tuple[object, ...]] = []
         for name, cells in picks:
@@ -65,7 +69,24 @@ class Found:
                     " ".join(map(str, skips)) if len(skips) <= 5 else f"{np.mean(skips):.1f}",
                 )
             )
-        return rows
+        every = [nb.from_text(text) for text in table.cells]
+        skips = np.mean([skip_count(cell, nb.NAMES) for cell in every])
+        rank = f"{(len(every) - 1) / 2:.0f}"
+        return [*rows, ("all cells", "-", *nb.summary(table, every), rank, f"{skips:.1f}")]
+
+    def against_all(self, table: nb.Table) -> list[str]:
+        """How far the picks of several seeds are above the mean of all cells on CIFAR-10."""
+        mean = float(np.mean(table.column("cifar10", "test", 200)))
+        lines = []
+        for name, cells in self.picks:
+            if len(cells) > 1:
+                gains = np.array([table.accuracy(cell) for cell in cells]) - mean
+                error = np.std(gains, ddof=1) / len(gains) ** 0.5
+                lines.append(
+                    f"{name}: {np.mean(gains):+.2f} ± {error:.2f} (standard error of {len(gains)} "
+                    "picks) against the mean of all cells on CIFAR-10"
+                )
+        return lines
 
 
 def by_table(
@@ -83,15 +104,16 @@ def by_table(
     return Found(_sampled(score, methods, queries, seeds))
 
 
-def by_prediction(
-    scorer: PredictedScorer,
+def by_source(
+    problem: Problem,
+    source: Source,
     table: nb.Table,
     methods: Sequence[str],
     *,
     queries: int,
     seeds: Sequence[int],
 ) -> Found:
-    """Searches for the smallest loss with predicted parameters.
+    """Searches for the smallest loss with trained or predicted parameters.
 
     The notes say how many cells were scored in a minute, the rank correlation of loss and accuracy
     after training over all cells that were scored, and what the cell of skips is worth.
@@ -100,106 +122,80 @@ def by_prediction(
       ValueError: a method that does not exist.
     """
     losses: dict[str, float] = {}
-    skips = scorer.score(ALL_SKIPS)  # compiles, too
+    judge = functools.partial(Judge(problem), source)
+    skips = judge(ALL_SKIPS)  # compiles, too
     start = time.perf_counter()
 
     def score(choice: Choice) -> float:
         text = nb.to_text(choice)
         if text not in losses:
-            losses[text] = scorer.score(choice).loss
+            losses[text] = judge(choice).loss
         return -losses[text]
 
     picks = _sampled(score, methods, queries, seeds)
     seconds = time.perf_counter() - start
     cells = [nb.from_text(text) for text in losses]
-    accuracies = [table.accuracy(cell) for cell in cells]
-    correlation = _spearman([-loss for loss in losses.values()], accuracies)
+    correlation = _agreement(table, cells, list(losses.values()))
     return Found(
         picks,
         (
             f"{len(losses)} cells in {seconds:.0f} s: {60 * len(losses) / seconds:.0f} a minute",
-            f"rank correlation of predicted loss and trained accuracy: {correlation:.2f}",
-            f"all skips: predicted accuracy {skips.accuracy:.3f}, loss {skips.loss:.3f}",
+            f"rank correlation of {source.name} loss and the table's accuracy: {correlation:.2f}",
+            f"all skips: {source.name} accuracy {skips.score:.3f}, loss {skips.loss:.3f}",
         ),
     )
 
 
 def by_sharing(
-    problem: Problem,
-    methods: Sequence[str],
-    settings: SearchSettings,
-    seeds: Sequence[int],
+    task: Task, table: nb.Table, methods: Sequence[str], budget: Budget, *, compared: int = 100
 ) -> Found:
     """Searches of the loop on shared weights.
+
+    The notes say how well the shared weights of a method's seeds rank uniform cells, and how often
+    it ended with the cell of skips.
+
+    Args:
+      task: of cells.
+      table: that the ranks are compared with.
+      methods: of `search.named.METHODS`.
+      budget: of every method; its searches continue where they were interrupted.
+      compared: uniform cells that are ranked, the same for all methods and seeds.
 
     Raises:
       ValueError: a method that does not exist.
     """
-    _check(methods, SHARED)
-    steps = settings.epochs * num_steps(problem, settings)
-    picks = []
-    notes = []
+    _check(methods, METHODS)
+    steps = budget.epochs * num_steps(task.problem, budget.settings)
+    rng = np.random.default_rng(0)
+    connected = task.problem.supernet.connected
+    uniform_cells = [uniform(_COUNTS, rng) for _ in range(compared)]
+    drawn = [cell for cell in uniform_cells if connected(cell)]
+    picks, notes, judge = [], [], Judge(task.problem)
     for name in methods:
-        result = search(problem, SHARED[name](problem, steps), settings, seeds)
-        cells = tuple(result.choice(position) for position in range(len(seeds)))
+        method = METHODS[name](task.problem, task.optimizers, steps)
+        folder = None if budget.folder is None else budget.folder / name
+        result = search(task.problem, method, budget.settings, budget.seeds, directory=folder)
+        cells = tuple(result.choice(position) for position in range(len(budget.seeds)))
         picks.append((name, cells))
-        last = result.history.eigenvalue[:, -1]
-        collapsed = sum(cell == ALL_SKIPS for cell in cells)
-        notes.append(
-            f"{name}: validation accuracy {np.mean(result.history.score[:, -1]):.3f}, Hessian's "
-            f"largest eigenvalue {np.mean(last):.3f}, {collapsed} of {len(cells)} all skips"
-        )
+        agreement = []
+        for position in range(len(budget.seeds)):
+            state = jax.tree.map(lambda leaf, i=position: jnp.asarray(leaf[i]), result.state)
+            source = shared(method.weights(state))
+            losses = [judge(source, cell).loss for cell in drawn]
+            agreement.append(_agreement(table, drawn, losses))
+        notes.append(_shared_note(name, result, cells, agreement))
     return Found(tuple(picks), tuple(notes))
-
-
-def image_problem(
-    dataset: str, data_dir: str | None, skeleton: Skeleton, max_images: int | None
-) -> Problem:
-    """Images for a search on shared weights, half of them for structures.
-
-    Raises:
-      ValueError, FileNotFoundError: no such images, or fewer than two.
-    """
-    images = load_images(dataset, "train", data_dir, max_images=max_images)
-    if len(images) < 2:
-        raise ValueError(f"two halves need at least 2 training images, received {len(images)}")
-    x = normalise(jnp.asarray(images.images), images.spec)
-    y = jnp.asarray(images.labels)
-    half = len(images) // 2
-    return classification(
-        supernet(skeleton), Objects(x[:half], y[:half]), Objects(x[half:], y[half:])
-    )
-
-
-def _weights() -> optax.GradientTransformation:
-    return optax.chain(optax.clip_by_global_norm(5.0), optax.sgd(_WEIGHT_RATE, momentum=0.9))
-
-
-SHARED: dict[str, Callable[[Problem, int], Method]] = {
-    "darts": lambda problem, steps: one_shot.darts(
-        problem, _weights(), optax.adam(_STRUCTURE_RATE)
-    ),
-    "gdas": lambda problem, steps: one_shot.gdas(
-        problem,
-        _weights(),
-        optax.adam(_STRUCTURE_RATE),
-        optax.linear_schedule(*one_shot.GDAS_TEMPERATURE, steps),
-    ),
-    "random": lambda problem, steps: one_shot.random_sharing(problem, _weights(), candidates=20),
-}
-"""Searches on shared weights: (problem, steps of the search) -> method."""
 
 
 def _sampled(
     score: Callable[[Choice], float], methods: Sequence[str], queries: int, seeds: Sequence[int]
 ) -> tuple[tuple[str, tuple[Choice, ...]], ...]:
     _check(methods, SEARCHES)
-    counts = dict.fromkeys(nb.EDGES, len(nb.OPS))
     return tuple(
         (
             name,
             tuple(
-                SEARCHES[name](score, counts, np.random.default_rng(seed), queries=queries).best
+                SEARCHES[name](score, _COUNTS, np.random.default_rng(seed), queries=queries).best
                 for seed in seeds
             ),
         )
@@ -211,6 +207,24 @@ def _check(methods: Sequence[str], known: dict) -> None:
     unknown = [name for name in methods if name not in known]
     if unknown or not methods:
         raise ValueError(f"methods must be of {tuple(known)}, received {tuple(methods)}")
+
+
+def _shared_note(
+    name: str, result: SearchResult, cells: Sequence[Choice], agreement: Sequence[float]
+) -> str:
+    history = result.history
+    collapsed = sum(cell == ALL_SKIPS for cell in cells)
+    return (
+        f"{name}: validation accuracy {np.mean(history.score[:, -1]):.3f}, Hessian's largest "
+        f"eigenvalue {np.mean(history.eigenvalue[:, -1]):.3f}, {collapsed} of {len(cells)} all "
+        f"skips; rank correlation of shared loss and the table's accuracy "
+        f"{np.mean(agreement):.2f} ± {np.std(agreement):.2f}"
+    )
+
+
+def _agreement(table: nb.Table, cells: Sequence[Choice], losses: Sequence[float]) -> float:
+    """Rank correlation of minus the losses and the accuracies after 200 epochs on CIFAR-10."""
+    return _spearman([-loss for loss in losses], [table.accuracy(cell) for cell in cells])
 
 
 def _spearman(first: Sequence[float], second: Sequence[float]) -> float:

@@ -17,6 +17,17 @@ from ppuda_jax.structure.posterior import scaled
 
 Measure = Callable[[Structure], jax.Array]
 """A number of a network, differentiable in its structure and exact at vertices: [] float."""
+Numbers = Mapping[Edge, jax.Array]
+"""The number of the function of every edge, int []: a choice as data."""
+
+
+def largest(structure: Structure) -> dict[Edge, jax.Array]:
+    """The function of the largest weight on every edge; can be traced."""
+    return {edge: jnp.argmax(gamma, -1) for edge, gamma in structure.items()}
+
+
+def _any(choice: Choice) -> bool:
+    return True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +42,11 @@ class Supernet:
       flops: floating-point operations of it for one object.
       scale: `(weights, structure) -> weights`, every weight times its gamma, see `posterior`.
       skips: functions that leave their input as it is.
+      apply_vertex: `(weights, numbers, x) -> outputs` of one network, where that costs less than
+        the mixture at a vertex; None where it does not.
+      discretise: the network that a structure stands for.
+      connected: whether the output of a network depends on its input.
+      text: a network in words, instead of the names of its functions.
     """
 
     names: Mapping[Edge, tuple[str, ...]]
@@ -40,18 +56,37 @@ class Supernet:
     flops: Measure
     scale: Callable[[Any, Structure], Any] = scaled
     skips: tuple[str, ...] = ("skip_connect", "identity")
+    apply_vertex: Callable[[Any, Numbers, jax.Array], jax.Array] | None = None
+    discretise: Callable[[Structure], dict[Edge, jax.Array]] = largest
+    connected: Callable[[Choice], bool] = _any
+    text: Callable[[Choice], str] | None = None
 
     @property
     def num_functions(self) -> dict[Edge, int]:
         """K of every edge."""
         return {edge: len(names) for edge, names in self.names.items()}
 
-    def vertex(self, choice: Mapping[Edge, int] | Mapping[Edge, jax.Array]) -> dict:
+    def vertex(self, choice: Choice | Numbers) -> dict[Edge, jax.Array]:
         """The structure that uses one function on every edge; numbers may be traced."""
         return {e: jax.nn.one_hot(choice[e], count) for e, count in self.num_functions.items()}
 
+    def run(self, weights: Any, numbers: Numbers, x: jax.Array) -> jax.Array:
+        """The outputs of one network, whose functions are data: [n, ...] -> [n, ...]."""
+        if self.apply_vertex is None:
+            return self.apply(weights, self.vertex(numbers), x)
+        return self.apply_vertex(weights, numbers, x)
+
+    def uniform(self, key: jax.Array) -> dict[Edge, jax.Array]:
+        """A network of independent uniform weights of functions; consumes `key`."""
+        counts = sorted(self.num_functions.items())
+        keys = jax.random.split(key, len(counts))
+        drawn = {e: jax.random.uniform(k, (n,)) for k, (e, n) in zip(keys, counts, strict=True)}
+        return self.discretise(drawn)
+
     def describe(self, choice: Choice) -> str:
         """A choice in words, edges in order."""
+        if self.text is not None:
+            return self.text(choice)
         return " ".join(f"{j}-{k}:{self.names[j, k][choice[j, k]]}" for j, k in sorted(choice))
 
 
@@ -75,6 +110,7 @@ def of_family(family: Family, x: jax.ShapeDtypeStruct) -> Supernet:
         family.apply,
         linear_measure(sizes),
         linear_measure(flops),
+        apply_vertex=family.apply_vertex,
     )
 
 

@@ -33,9 +33,11 @@ def test_a_cell_of_four_steps_has_fourteen_mixed_edges():
 def test_every_operation_keeps_the_shape():
     shape = jax.ShapeDtypeStruct(X.shape, X.dtype)
     for name in OPS:
-        function = darts_cell.operation(name)
-        params = jax.eval_shape(lambda f=function: f.init(jax.random.key(0), X))
-        assert jax.eval_shape(function.apply, params, shape).shape == X.shape
+        for stride, side in ((1, 6), (2, 3)):
+            function = darts_cell.operation(name, stride)
+            params = jax.eval_shape(lambda f=function: f.init(jax.random.key(0), X))
+            found = jax.eval_shape(function.apply, params, shape).shape
+            assert found == (2, side, side, 8), (name, stride)
 
 
 def test_a_vertex_is_the_cell_by_hand():
@@ -45,8 +47,7 @@ def test_a_vertex_is_the_cell_by_hand():
     choice = {(0, 1): 0, (0, 2): 0, (1, 3): sep, (2, 3): pool, (3, 4): 0}
     network, own = restrict(family, choice, weights)
     found = network.apply(own, {edge: jnp.ones(1) for edge in choice}, X)
-    first, second = weights[1, 3][sep]
-    by_hand = ops.sep_conv((*first, *second), X[..., :4]) + ops.avg_pool_3x3((), X[..., 4:])
+    by_hand = ops.sep_conv(weights[1, 3][sep], X[..., :4]) + ops.avg_pool_3x3((), X[..., 4:])
     assert_close(found, by_hand, 1e-5)
 
 

@@ -13,7 +13,9 @@ from ppuda_jax.prediction.predict import predict_leaves
 from ppuda_jax.structure import nasbench201 as nb
 from ppuda_jax.structure import nasbench201_net as net
 from ppuda_jax.structure.nasbench201_graph import graph_of
-from ppuda_jax.structure.nasbench201_predicted import PredictedScorer
+from ppuda_jax.structure.nasbench201_predicted import CellPredictor
+from ppuda_jax.structure.search.problem import Objects, classification
+from ppuda_jax.structure.weights import Judge, predicted
 from ppuda_jax.tracing.api import trace_graph
 from tests.close import assert_close
 
@@ -43,9 +45,13 @@ def config():
 
 
 @pytest.fixture(scope="module")
-def scorer():
+def source():
     ghn = LoadedGHN(config(), init_theta(config(), jax.random.key(3)), "small", {})
-    return PredictedScorer(ghn, SKELETON, X, LABELS), ghn
+    return predicted(CellPredictor(ghn, SKELETON)), ghn
+
+
+DATA = Objects(X, LABELS)
+JUDGE = Judge(classification(net.supernet(SKELETON), DATA, DATA, len(X)))
 
 
 @pytest.mark.parametrize("name", ["all", "dead", "skips"])
@@ -54,8 +60,29 @@ def test_the_mixture_at_a_vertex_is_one_network(name):
     space = net.supernet(SKELETON)
     one = net.network(SKELETON, choice)({"params": PARAMS}, X)
     assert_close(space.apply(PARAMS, space.vertex(choice), X), one, 1e-4)
-    numbers = {edge: jnp.asarray(op) for edge, op in net.pruned(choice).items()}
+    numbers = {edge: jnp.asarray(op) for edge, op in choice.items()}
     assert_close(net.apply_vertex(SKELETON, PARAMS, numbers, X), one, 1e-4)
+
+
+def test_nothing_stays_nothing_behind_norms_with_biases():
+    """The convolution to the output has a norm whose bias must not appear: its input is nothing."""
+    dead = nb.from_text("|nor_conv_1x1~0|+|none~0|none~1|+|skip_connect~0|none~1|nor_conv_3x3~2|")
+    biased = jax.tree_util.tree_map_with_path(
+        lambda path, leaf: leaf + 1 if path[-1].key == "bias" else leaf, PARAMS
+    )
+    one = net.network(SKELETON, dead)({"params": biased}, X)
+    numbers = {edge: jnp.asarray(op) for edge, op in dead.items()}
+    assert_close(net.apply_vertex(SKELETON, biased, numbers, X), one, 1e-4)
+
+
+def test_the_non_centred_form_scales_operations():
+    structure = {edge: jnp.arange(5.0) for edge in nb.EDGES}
+    scaled = net.scale(PARAMS, structure)
+    for op, gamma in (("nor_conv_1x1", 2), ("nor_conv_3x3", 3)):
+        own, first = (tree["cell_1_0"]["edge_13"][op] for tree in (scaled, PARAMS))
+        assert_close(own["kernel"], gamma * first["kernel"], 1e-6)
+        assert_close(own["scale"], gamma * first["scale"], 1e-6)
+    assert scaled["head"] is PARAMS["head"]
 
 
 def test_sizes_and_operations_count_the_convolutions():
@@ -90,27 +117,26 @@ def test_graphs_are_those_of_the_tracer(name):
 
 
 @pytest.mark.parametrize("name", ["all", "dead"])
-def test_one_program_predicts_what_predict_params_predicts(scorer, name):
-    scorer, ghn = scorer
+def test_one_program_predicts_what_predict_params_predicts(source, name):
+    source, ghn = source
     choice = nb.from_text(CELLS[name])
     shapes = jax.eval_shape(lambda: PARAMS)
     graph = trace_graph(net.network(SKELETON, choice), {"params": shapes}, X)
     expected = predict_leaves(graph, ghn)
-    found = flatten_dict(scorer.params(choice))
+    found = flatten_dict(source.of(choice))
     for path, leaf in expected.items():
         assert_close(found[path], leaf, 1e-5, "/".join(path))
-    logits = net.network(SKELETON, choice)({"params": scorer.params(choice)}, X)
-    score = scorer.score(choice)
-    assert score.accuracy == pytest.approx(float(jnp.mean(jnp.argmax(logits, -1) == LABELS)))
+    logits = net.network(SKELETON, choice)({"params": source.of(choice)}, X)
+    score = JUDGE(source, choice)
+    assert score.score == pytest.approx(float(jnp.mean(jnp.argmax(logits, -1) == LABELS)))
     losses = -jax.nn.log_softmax(logits)[jnp.arange(6), LABELS]
     assert score.loss == pytest.approx(float(jnp.mean(losses)), rel=1e-4)
 
 
-def test_cells_that_nothing_passes_through_are_chance(scorer):
+def test_cells_that_nothing_passes_through_are_worth_nothing(source):
     nothing = dict.fromkeys(nb.EDGES, 0)
     assert not net.connected(nothing) and not net.connected({**nothing, (0, 1): 1, (2, 3): 1})
-    assert scorer[0].score(nothing).accuracy == pytest.approx(0.1)
-    assert scorer[0].score(nothing).loss == pytest.approx(np.log(10))
+    assert JUDGE(source[0], nothing) == (np.inf, -np.inf)
     with pytest.raises(ValueError, match="nothing reaches the output of .*no network"):
         net.network(SKELETON, nothing)
     with pytest.raises(ValueError, match="nothing reaches the output of .*no graph"):
@@ -120,7 +146,7 @@ def test_cells_that_nothing_passes_through_are_chance(scorer):
 def test_a_hypernetwork_for_other_classes_is_refused():
     ghn = LoadedGHN(config(), {}, "small", {})
     with pytest.raises(ValueError, match="small cannot predict head/kernel: .*classifier of 7"):
-        PredictedScorer(ghn, net.Skeleton(7, 4, 1, 8), X, LABELS)
+        CellPredictor(ghn, net.Skeleton(7, 4, 1, 8))
 
 
 @pytest.mark.parametrize(

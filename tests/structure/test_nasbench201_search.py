@@ -3,16 +3,21 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from ppuda_jax.structure import nasbench201 as nb
+from ppuda_jax.structure import nasbench201_net as net
 from ppuda_jax.structure import nasbench201_search as nbs
+from ppuda_jax.structure import tasks
+from ppuda_jax.structure.comparison import Budget
 from ppuda_jax.structure.hypergradients import hessian_eigenvalue
 from ppuda_jax.structure.nasbench201_net import Skeleton, supernet
-from ppuda_jax.structure.nasbench201_predicted import Score
-from ppuda_jax.structure.search import SearchSettings, classification
+from ppuda_jax.structure.search import classification, search
+from ppuda_jax.structure.search.named import METHODS, Optimizers
 from ppuda_jax.structure.search.problem import Objects
 from ppuda_jax.structure.supernet import Supernet, linear_measure
+from ppuda_jax.structure.weights import predicted
 
 
 def worth(cell):
@@ -33,30 +38,15 @@ def test_evolution_on_the_table_finds_more_than_random_search(table):
     (_, random), (_, evolved) = found.picks
     assert np.mean([worth(c) for c in evolved]) > np.mean([worth(c) for c in random])
     rows = found.rows(table)
-    assert [row[0] for row in rows] == ["random", "evolution", "all skips"]
+    assert [row[0] for row in rows] == ["random", "evolution", "all skips", "all cells"]
     assert all(len(row) == len(nbs.HEADER) for row in rows)
-    assert rows[-1][2] == "0.00 ± 0.00" and rows[-1][-1] == "6"
+    assert rows[-2][2] == "0.00 ± 0.00" and rows[-2][-1] == "6"
+    # A fifth of six edges are 3x3 convolutions: 12 on average, deviation 10 sqrt(6 * 4 / 25).
+    assert rows[-1][2] == "12.00 ± 9.80" and rows[-1][-1] == "1.2"
+    assert len(found.against_all(table)) == 2
 
 
-def test_predicted_losses_are_asked_once_for_each_cell(table):
-    class Scorer:
-        def __init__(self):
-            self.asked = []
-
-        def score(self, choice):
-            self.asked.append(nb.to_text(choice))
-            return Score(0.5, -worth(choice))
-
-    scorer = Scorer()
-    found = nbs.by_prediction(scorer, table, ("evolution",), queries=60, seeds=(0, 1))
-    # The cell of skips is scored before, for the note and to compile.
-    assert len(scorer.asked[1:]) == len(set(scorer.asked[1:]))
-    assert "rank correlation of predicted loss and trained accuracy: 1.00" in found.notes
-    assert f"{len(scorer.asked) - 1} cells in" in found.notes[0]
-    assert "all skips: predicted accuracy 0.500" in found.notes[2]
-
-
-def test_shared_weights_give_picks(table):
+def small_task(rows=16):
     """A supernet of the same edges whose weights a structure only scales."""
     space = Supernet(
         nb.NAMES,
@@ -64,25 +54,75 @@ def test_shared_weights_give_picks(table):
         lambda w, structure, x: x @ w * sum(gamma[3] for gamma in structure.values()),
         linear_measure(dict.fromkeys(nb.EDGES, (0, 0, 1, 9, 0))),
         linear_measure(dict.fromkeys(nb.EDGES, (0, 0, 1, 9, 0))),
+        connected=net.connected,
+        text=nb.to_text,
     )
-    x = jax.random.normal(jax.random.key(0), (32, 3))
+    x = jax.random.normal(jax.random.key(0), (2 * rows, 3))
     data = Objects(x, (x[:, 0] > 0).astype(jnp.int32))
-    found = nbs.by_sharing(
-        classification(space, data, data), ("random", "gdas"), SearchSettings(2, 16, 0), (0, 1)
-    )
-    assert [name for name, _ in found.picks] == ["random", "gdas"]
-    for _, cells in found.picks:
+    problem = classification(space, data, data)
+    return tasks.Task(problem, problem, Optimizers(optax.sgd(0.1), optax.adam(0.02)))
+
+
+def test_predicted_losses_are_asked_once_for_each_cell(table):
+    """With fixed weights the loss falls with the number of 3x3 convolutions, as the table does."""
+    problem = small_task().problem
+    asked = []
+
+    class Predictor:
+        def inputs(self, choice):
+            asked.append(nb.to_text(choice))
+            return jnp.array([[-1.0, 1.0], [0.0, 0.0], [0.0, 0.0]])
+
+        def weights(self, inputs):
+            return inputs
+
+    source = predicted(Predictor())
+    found = nbs.by_source(problem, source, table, ("evolution",), queries=60, seeds=(0, 1))
+    # The cell of skips is scored before, for the note and to compile.
+    assert len(asked[1:]) == len(set(asked[1:]))
+    assert "rank correlation of predicted loss" in found.notes[1]
+    assert float(found.notes[1].split()[-1]) > 0.95  # cells that nothing passes through are last
+    assert "all skips: predicted accuracy " in found.notes[2]
+
+
+def test_shared_weights_give_picks_and_continue(table, tmp_path):
+    """A search that was killed between its methods' epochs equals one that was not."""
+    task = small_task()
+    whole = nbs.by_sharing(task, table, ("random", "gdas"), Budget(2, 16, (0, 1)))
+    assert [name for name, _ in whole.picks] == ["random", "gdas"]
+    for _, cells in whole.picks:
         assert len(cells) == 2 and all(set(cell) == set(nb.EDGES) for cell in cells)
-    assert found.notes[0].startswith("random: validation accuracy ")
-    assert found.notes[0].endswith(" of 2 all skips")
+    assert whole.notes[0].startswith("random: validation accuracy ")
+    assert " of 2 all skips; rank correlation of shared loss" in whole.notes[0]
+    lines = whole.against_all(table)
+    assert lines[0].startswith("random: ") and "standard error of 2 picks" in lines[0]
+
+    method = METHODS["random"](task.problem, task.optimizers, 4)
+    settings = Budget(2, 16, (0, 1)).settings
+    with pytest.raises(KeyboardInterrupt):
+        search(
+            task.problem, method, settings, (0, 1), directory=tmp_path / "random", progress=killed
+        )
+    again = nbs.by_sharing(task, table, ("random", "gdas"), Budget(2, 16, (0, 1), tmp_path))
+    assert again == whole
+    other = small_task(rows=15)
+    with pytest.raises(ValueError, match="holds another search .its objects differ"):
+        nbs.by_sharing(other, table, ("random",), Budget(2, 16, (0, 1), tmp_path))
 
 
-@pytest.mark.parametrize("name", nbs.SHARED)
+def killed(epoch, report):
+    del epoch, report
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("name", ["darts_second_order", "variational_centred", "random"])
 def test_the_supernet_can_be_searched(name):
     """Steps, and the Hessian of the report, exist for every operation; nothing is compiled."""
     data = Objects(jnp.ones((2, 4, 4, 3)), jnp.zeros(2, jnp.int32))
     problem = classification(supernet(Skeleton(2, 2, 1, 4)), data, data)
-    method = nbs.SHARED[name](problem, 10)
+    images = tasks.Images(data, data, 2)
+    optimizers = tasks.cells(images, Skeleton(2, 2, 1, 4), 2).optimizers
+    method = METHODS[name](problem, optimizers, 10)
     key = jax.random.key(0)
     state = jax.eval_shape(method.init, key)
     stepped = jax.eval_shape(method.step, state, data, data, key, 0)
@@ -109,4 +149,4 @@ def test_methods_that_do_not_exist_are_refused(table):
     with pytest.raises(ValueError, match="methods must be of .*received .'gdas'"):
         nbs.by_table(table, ("gdas",), queries=10, seeds=(0,))
     with pytest.raises(ValueError, match="methods must be of .*'darts'"):
-        nbs.by_sharing(None, (), SearchSettings(1), (0,))
+        nbs.by_sharing(small_task(), table, (), Budget(1))

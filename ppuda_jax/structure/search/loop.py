@@ -10,6 +10,7 @@ Legend: `S` seeds, `E` epochs, `K` functions of an edge.
 import dataclasses
 import functools
 import os
+import zlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -21,7 +22,7 @@ from ppuda_jax.structure.discretise import Choice
 from ppuda_jax.structure.family import Edge
 from ppuda_jax.structure.hypergradients import hessian_eigenvalue
 from ppuda_jax.structure.search.method import Method
-from ppuda_jax.structure.search.problem import Problem
+from ppuda_jax.structure.search.problem import Objects, Problem
 from ppuda_jax.structure.search.saved import SavedSearch
 
 
@@ -120,9 +121,7 @@ def search(
     if not seeds or len(set(seeds)) != len(seeds):
         raise ValueError(f"seeds must be different numbers, at least one, received {list(seeds)}")
     keys = jax.vmap(jax.random.key)(jnp.asarray(seeds, jnp.uint32))
-    run_epoch = jax.jit(
-        jax.vmap(functools.partial(_epoch, problem, method, settings), (0, 0, None))
-    )
+    run_epoch = jax.jit(_all_seeds(problem, method, settings))
     state = jax.jit(jax.vmap(lambda key: method.init(jax.random.fold_in(key, 0))))(keys)
     report = jax.eval_shape(run_epoch, state, keys, 0)[1]
     history = jax.tree.map(
@@ -144,6 +143,19 @@ def search(
         if progress is not None:
             progress(epoch, report)
     return SearchResult(method.name, tuple(seeds), history, state)
+
+
+def _all_seeds(problem: Problem, method: Method, settings: SearchSettings) -> Callable:
+    """One epoch of all seeds, together where that costs less than one after the other."""
+    epoch = functools.partial(_epoch, problem, method, settings)
+    if problem.supernet.apply_vertex is None:
+        return jax.vmap(epoch, (0, 0, None))
+
+    # Mapped over seeds a conditional computes all of its branches.
+    def each(states: Any, keys: jax.Array, number: jax.Array) -> tuple[Any, EpochReport]:
+        return jax.lax.map(lambda pair: epoch(*pair, number), (states, keys))
+
+    return each
 
 
 def _epoch(
@@ -217,18 +229,16 @@ def _report(
     choose_key, eigen_key = jax.random.split(key)
     probabilities = {edge: jax.nn.softmax(values) for edge, values in logits.items()}
     if method.choose is None:
-        choice = {edge: jnp.argmax(values) for edge, values in logits.items()}
+        choice = supernet.discretise(probabilities)
     else:
-        choice = method.choose(
-            state, choose_key, lambda s: problem.score_of(weights, s, problem.valid)
-        )
+        choice = method.choose(state, choose_key, lambda n: problem.evaluate(weights, n).score)
     choice = {edge: number.astype(jnp.int32) for edge, number in choice.items()}
-    structure = supernet.vertex(choice)
+    structure, worth = supernet.vertex(choice), problem.evaluate(weights, choice)
     return EpochReport(
         choice,
         probabilities,
-        problem.loss_of(weights, structure, problem.valid),
-        problem.score_of(weights, structure, problem.valid),
+        worth.loss,
+        worth.score,
         supernet.size(structure),
         supernet.flops(structure),
         _skips(problem, choice),
@@ -266,10 +276,17 @@ def _identity(
 ) -> dict[str, Any]:
     """What a saved search must have in common with one that continues it."""
     names = {f"{j}-{k}": list(names) for (j, k), names in problem.supernet.names.items()}
+    state = jax.eval_shape(method.init, jax.random.key(0))
     return {
         "method": method.name,
         "settings": dataclasses.asdict(settings),
         "seeds": [int(seed) for seed in seeds],
         "functions": names,
-        "objects": [len(problem.train.x), len(problem.valid.x)],
+        "objects": [_digest(problem.train), _digest(problem.valid)],
+        "shapes": [str(leaf.shape) for leaf in jax.tree.leaves(state)],
     }
+
+
+def _digest(objects: Objects) -> int:
+    """A checksum of objects and targets."""
+    return zlib.crc32(np.asarray(objects.y).tobytes(), zlib.crc32(np.asarray(objects.x).tobytes()))

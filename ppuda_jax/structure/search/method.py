@@ -7,13 +7,14 @@ from typing import Any
 import jax
 import optax
 
-from ppuda_jax.structure.family import Edge, Structure
+from ppuda_jax.structure.family import Edge
 from ppuda_jax.structure.search.problem import Objects
+from ppuda_jax.structure.supernet import Numbers
 
 Logits = dict[Edge, jax.Array]
 State = Any
-Choose = Callable[[State, jax.Array, Callable[[Structure], jax.Array]], dict[Edge, jax.Array]]
-"""(state, key, score of a structure on the validation objects) -> the function of every edge."""
+Choose = Callable[[State, jax.Array, Callable[[Numbers], jax.Array]], dict[Edge, jax.Array]]
+"""(state, key, score of a network on the validation objects) -> the function of every edge."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Method:
       step: (state, training batch, validation batch, key, number of the step []) -> state.
       logits: of a state: softmax gives the weights of functions that are discretised.
       weights: of a state: what a chosen network is evaluated with.
-      choose: a choice that is not the functions of the largest logits; None for those.
+      choose: a choice that is not what the logits are discretised to; None for that.
       temperature: of the relaxation, for reports; None without one.
     """
 

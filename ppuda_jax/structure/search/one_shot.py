@@ -25,6 +25,7 @@ from ppuda_jax.structure.distributions import GumbelSoftmax, straight_through
 from ppuda_jax.structure.family import Structure
 from ppuda_jax.structure.search.method import Logits, Method, State, update
 from ppuda_jax.structure.search.problem import Objects, Problem
+from ppuda_jax.structure.supernet import Numbers
 
 GDAS_TEMPERATURE = (10.0, 0.1)  # published, linear over the search
 SNAS_TEMPERATURE = (1.0, 0.2)
@@ -41,6 +42,8 @@ class OneShotState(NamedTuple):
 
 _Relax = Callable[[Logits, jax.Array, jax.Array], Structure]
 """(logits, key, step) -> the structure that the weights are trained in."""
+_Loss = Callable[[Any, Logits, Objects, jax.Array, jax.Array], jax.Array]
+"""(weights, logits, training batch, key, step) -> what the weights descend on."""
 _Gradient = Callable[[OneShotState, Objects, Objects, jax.Array, jax.Array], Logits]
 """(state, training batch, validation batch, key, step) -> gradient of the logits."""
 
@@ -92,7 +95,8 @@ def darts(
         return _softmax(logits)
 
     name = "darts" if rate == 0 else "darts_second_order"
-    return _one_shot(name, problem, weight_optimizer, structure_optimizer, relax, gradient)
+    loss = _relaxed_loss(problem, relax)
+    return _one_shot(name, problem, weight_optimizer, structure_optimizer, loss, gradient)
 
 
 def gdas(
@@ -111,8 +115,9 @@ def gdas(
         return {edge: straight_through(gamma) for edge, gamma in relaxed.items()}
 
     gradient = _by_sample(problem, relax, resource, validate=True)
+    loss = _relaxed_loss(problem, relax)
     return _one_shot(
-        "gdas", problem, weight_optimizer, structure_optimizer, relax, gradient, temperature
+        "gdas", problem, weight_optimizer, structure_optimizer, loss, gradient, temperature
     )
 
 
@@ -131,9 +136,19 @@ def snas(
         return _sampled(logits, key, temperature(step))
 
     gradient = _by_sample(problem, relax, resource, validate=False)
+    loss = _relaxed_loss(problem, relax)
     return _one_shot(
-        "snas", problem, weight_optimizer, structure_optimizer, relax, gradient, temperature
+        "snas", problem, weight_optimizer, structure_optimizer, loss, gradient, temperature
     )
+
+
+def _relaxed_loss(problem: Problem, relax: _Relax) -> _Loss:
+    def loss(
+        weights: Any, logits: Logits, train: Objects, key: jax.Array, step: jax.Array
+    ) -> jax.Array:
+        return problem.loss_of(weights, relax(logits, key, step), train)
+
+    return loss
 
 
 def _by_sample(problem: Problem, relax: _Relax, resource: float, validate: bool) -> _Gradient:
@@ -169,36 +184,34 @@ def random_sharing(
         raise ValueError(f"candidates must be at least 1, received {candidates}")
     supernet = problem.supernet
 
-    def uniform(key: jax.Array) -> dict:
-        counts = sorted(supernet.num_functions.items())
-        keys = jax.random.split(key, len(counts))
-        return {e: jax.random.randint(k, (), 0, n) for k, (e, n) in zip(keys, counts, strict=True)}
-
-    def relax(logits: Logits, key: jax.Array, step: jax.Array) -> Structure:
+    def loss(
+        weights: Any, logits: Logits, train: Objects, key: jax.Array, step: jax.Array
+    ) -> jax.Array:
         del logits, step
-        return supernet.vertex(uniform(key))
+        return problem.loss_at(weights, supernet.uniform(key), train)
 
     def choose(state: State, key: jax.Array, score: Callable) -> dict:
         del state
-        drawn = jax.vmap(uniform)(jax.random.split(key, candidates))
-        scores = jax.lax.map(lambda choice: score(supernet.vertex(choice)), drawn)
-        best = jnp.argmax(scores)
+        drawn = jax.vmap(supernet.uniform)(jax.random.split(key, candidates))
+        best = jnp.argmax(jax.lax.map(score, drawn))
         return {edge: numbers[best] for edge, numbers in drawn.items()}
 
-    method = _one_shot("random", problem, weight_optimizer, optax.set_to_zero(), relax, None)
+    method = _one_shot("random", problem, weight_optimizer, optax.set_to_zero(), loss, None)
     return dataclasses.replace(method, choose=choose)
 
 
 def fixed(
-    problem: Problem, weight_optimizer: optax.GradientTransformation, structure: Structure
+    problem: Problem, weight_optimizer: optax.GradientTransformation, numbers: Numbers
 ) -> Method:
-    """No search: the weights of one structure are trained."""
+    """No search: the weights of one network are trained."""
 
-    def relax(logits: Logits, key: jax.Array, step: jax.Array) -> Structure:
+    def loss(
+        weights: Any, logits: Logits, train: Objects, key: jax.Array, step: jax.Array
+    ) -> jax.Array:
         del logits, key, step
-        return structure
+        return problem.loss_at(weights, numbers, train)
 
-    return _one_shot("fixed", problem, weight_optimizer, optax.set_to_zero(), relax, None)
+    return _one_shot("fixed", problem, weight_optimizer, optax.set_to_zero(), loss, None)
 
 
 def _one_shot(
@@ -206,7 +219,7 @@ def _one_shot(
     problem: Problem,
     weight_optimizer: optax.GradientTransformation,
     structure_optimizer: optax.GradientTransformation,
-    relax: _Relax,
+    loss: _Loss,
     gradient: _Gradient | None,
     temperature: optax.Schedule | None = None,
 ) -> Method:
@@ -234,8 +247,7 @@ def _one_shot(
         if gradient is not None:
             slope = gradient(state, train, valid, structure_key, number)
             logits, logit_state = update(structure_optimizer, slope, logit_state, logits)
-        structure = relax(logits, weight_key, number)
-        slope = jax.grad(problem.loss_of)(state.weights, structure, train)
+        slope = jax.grad(loss)(state.weights, logits, train, weight_key, number)
         weights, weight_state = update(weight_optimizer, slope, state.weight_state, state.weights)
         return OneShotState(weights, logits, weight_state, logit_state)
 

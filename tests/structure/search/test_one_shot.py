@@ -1,13 +1,11 @@
 """Every one-shot search finds the one function that fits."""
 
-import jax
 import numpy as np
 import optax
 import pytest
 
 from ppuda_jax.structure.search import SearchSettings, search
 from ppuda_jax.structure.search.one_shot import darts, gdas, random_sharing, snas
-from ppuda_jax.structure.search.training import trainer
 from tests.structure.search.problems import absolute_value
 
 PROBLEM = absolute_value()
@@ -46,22 +44,6 @@ def test_an_expected_number_of_parameters_is_a_penalty():
     result = search(PROBLEM, method, SETTINGS)
     assert result.choice(0) == {(0, 1): 0}
     assert result.history.size[0, -1] == 0
-
-
-def test_choices_are_trained_from_the_start():
-    choices = {(0, 1): np.array([1, 2])}
-    weights = trainer(PROBLEM, WEIGHTS, SETTINGS)((0, 1), choices)
-    scores = [
-        float(
-            PROBLEM.score_of(
-                jax.tree.map(lambda leaf, i=i: leaf[i], weights),
-                PROBLEM.supernet.vertex({(0, 1): 1 + i}),
-                PROBLEM.valid,
-            )
-        )
-        for i in range(2)
-    ]
-    assert scores[0] < -0.8 and scores[1] > -0.2
 
 
 @pytest.mark.parametrize(
