@@ -1,5 +1,6 @@
 """Freed memory stays in the process (glibc only)."""
 
+import ctypes
 import mmap
 import platform
 import subprocess
@@ -66,3 +67,43 @@ def test_mappings_are_counted():
     assert 0 < before < limit
     kept = [mmap.mmap(-1, 4096, prot=p) for p in 10 * (mmap.PROT_READ, mmap.PROT_WRITE)]
     assert before < mappings() <= before + 2 * len(kept)
+
+
+HOLES = """
+import ctypes, pathlib
+from ppuda_jax.runtime.memory import freed_memory_kept, return_freed_memory, share_one_arena
+share_one_arena()
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+libc.malloc.argtypes, libc.free.argtypes = [ctypes.c_size_t], [ctypes.c_void_p]
+libc.memset.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
+size = 1 << 20
+
+def resident():
+    return int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * 4096 // size
+
+with freed_memory_kept():
+    before = resident()
+    blocks = [libc.malloc(size) for _ in range(200)]
+    for block in blocks:
+        libc.memset(block, 1, size)
+    for block in blocks[::2]:
+        libc.free(block)  # a hole between every two blocks that stay
+    kept = resident() - before
+    few = return_freed_memory(above=150 * size), resident() - before
+    many = return_freed_memory(above=50 * size), resident() - before
+    print(kept, *few, *many, return_freed_memory(above=50 * size))
+"""
+
+
+@pytest.mark.skipif(
+    not hasattr(ctypes.CDLL(None), "mallinfo2"),
+    reason="only glibc since 2.33 counts what is in use",
+)
+def test_holes_are_returned_once_they_are_many():
+    run = [sys.executable, "-c", HOLES]
+    out = subprocess.run(run, check=True, capture_output=True, text=True).stdout.split()
+    kept, returned_few, few, returned_many, many, again = out
+    assert (returned_few, returned_many, again) == ("False", "True", "False")
+    assert int(kept) >= 199 and int(few) >= 199
+    assert int(many) < 110
