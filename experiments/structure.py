@@ -49,6 +49,9 @@ class StructureConfig:
     epochs: int = described(40, "of the search, and of the training of what it chose")
     batch_size: int = described(64, "images per step")
     max_images: int | None = described(None, "only the first training images")
+    eigenvalue_steps: int = described(
+        10, "of power iteration for the Hessian of the structure, every epoch; 0 leaves it out"
+    )
     widths: tuple[int, ...] = described((16, 32, 64, 128, 256), "of a layer of the family mlp")
     layers: int = described(4, "most hidden layers of the family mlp")
     steps: int = described(1000, "of the family synthetic")
@@ -65,6 +68,9 @@ class StructureConfig:
         None, "of the first stage of nasbench201 (default 16), of darts (default 8)"
     )
     nodes: int = described(2, "steps of a cell of darts; published: 4")
+    partial: int = described(
+        1, "one of so many channels goes through the operations of darts while searching"
+    )
     side: int | None = described(
         None, "pixels that images of darts and nasbench201 are averaged to; by default their own"
     )
@@ -171,7 +177,12 @@ def _darts(options: StructureConfig, folder: pathlib.Path | None) -> str:
 
     images = _images(options)
     skeleton = darts_net.Skeleton(
-        images.classes, options.channels or 8, options.cells or 3, options.nodes, images.side
+        images.classes,
+        options.channels or 8,
+        options.cells or 3,
+        options.nodes,
+        images.side,
+        options.partial,
     )
     return _compared(options, folder, tasks.darts(images, skeleton, options.batch_size))
 
@@ -199,7 +210,8 @@ def _compared(options: StructureConfig, folder: pathlib.Path | None, task: Any) 
 def _budget(options: StructureConfig, folder: pathlib.Path | None) -> Any:
     from ppuda_jax.structure.comparison import Budget
 
-    return Budget(options.epochs, options.batch_size, tuple(range(options.seeds)), folder)
+    seeds = tuple(range(options.seeds))
+    return Budget(options.epochs, options.batch_size, seeds, folder, options.eigenvalue_steps)
 
 
 def _nasbench201(options: StructureConfig, folder: pathlib.Path | None) -> str:

@@ -45,17 +45,19 @@ class Budget:
       batch_size: images per step.
       seeds: of independent runs.
       folder: where searches are saved; None for nowhere.
+      eigenvalue_steps: of power iteration for the Hessian; 0 leaves it out.
     """
 
     epochs: int
     batch_size: int = 64
     seeds: tuple[int, ...] = (0,)
     folder: pathlib.Path | None = None
+    eigenvalue_steps: int = 10
 
     @property
     def settings(self) -> SearchSettings:
         """The same for the loop."""
-        return SearchSettings(self.epochs, self.batch_size)
+        return SearchSettings(self.epochs, self.batch_size, self.eigenvalue_steps)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +71,8 @@ class Row:
       parameters: of it.
       flops: operations for one image.
       skips: layers that are left out; None of an ensemble.
-      eigenvalue: largest of the Hessian of the validation loss in the logits, last epoch.
+      eigenvalue: largest of the Hessian of the validation loss in the logits, last epoch; None if
+        left out.
       valid_score: accuracy with the search's weights on validation images; None without them.
       test_score: accuracy of the network, trained from the start, on test images.
       epochs: the network that was chosen after every epoch, in words; none of an ensemble.
@@ -177,7 +180,7 @@ def _row(
         int(last.size),
         float(last.flops),
         int(last.skips),
-        float(last.eigenvalue),
+        None if np.isnan(last.eigenvalue) else float(last.eigenvalue),
         float(last.score),
         test_score,
         tuple(problem.supernet.describe(result.choice(position, e)) for e in range(epochs)),

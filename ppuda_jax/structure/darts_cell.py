@@ -82,12 +82,43 @@ def draw(key: jax.Array, kind: str, c_in: int, c_out: int, kernel: int) -> tuple
     return tuple(leaves)
 
 
-def cell(steps: int = 4, reduction: bool = False) -> Family:
+def on_part(function: Function, stride: int, partial: int) -> Function:
+    """A function on the first channels of its input; the others pass (PC-DARTS, Xu et al. 2020).
+
+    In a mixture, whose weights sum to one, the others pass once. Then channels are shuffled, so
+    that the next edge takes others.
+
+    Args:
+      function: an operation.
+      stride: of it; channels that pass are max-pooled by 2.
+      partial: one of so many channels goes through the function.
+    """
+
+    def init(key: jax.Array, x: jax.ShapeDtypeStruct) -> Params:
+        own = jax.ShapeDtypeStruct((*x.shape[:-1], x.shape[-1] // partial), x.dtype)
+        return function.init(key, own)
+
+    def apply(params: Params, x: jax.Array) -> jax.Array:
+        part = x.shape[-1] // partial
+        y, rest = function.apply(params, x[..., :part]), x[..., part:]
+        if stride == 2:
+            n, height, width, channels = rest.shape
+            blocks = rest.reshape(n, height // 2, 2, width // 2, 2, channels)
+            rest = jnp.max(blocks, (2, 4))
+        joined = jnp.concatenate([y, rest], -1)
+        groups = joined.reshape(*joined.shape[:-1], partial, part)
+        return jnp.swapaxes(groups, -1, -2).reshape(joined.shape)
+
+    return Function(function.name, apply, init)
+
+
+def cell(steps: int = 4, reduction: bool = False, partial: int = 1) -> Family:
     """The family of one kind of cells: every step has an edge from all earlier states.
 
     Args:
       steps: of the cell; inputs are [n, s, s, 2C], outputs [n, s, s, steps * C].
       reduction: edges from the inputs halve the side s.
+      partial: one of so many channels goes through the operations, see `on_part`.
 
     Raises:
       ValueError: no steps.
@@ -98,7 +129,10 @@ def cell(steps: int = 4, reduction: bool = False) -> Family:
     last = _FIRST + steps
     for state, step in mixed_edges(steps):
         stride = 2 if reduction and state < _FIRST else 1
-        edges[state, step] = tuple(operation(name, stride) for name in OPS)
+        mixed = tuple(operation(name, stride) for name in OPS)
+        if partial > 1:
+            mixed = tuple(on_part(function, stride, partial) for function in mixed)
+        edges[state, step] = mixed
     edges |= {(step, last): (operation("skip_connect"),) for step in range(_FIRST, last)}
     return Family(last + 1, edges, {last: concat})
 

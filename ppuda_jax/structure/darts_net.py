@@ -27,7 +27,7 @@ from ppuda_jax.primitives import CELL_OP_KERNELS
 from ppuda_jax.structure import darts_cell
 from ppuda_jax.structure.darts_cell import OPS
 from ppuda_jax.structure.discretise import Choice
-from ppuda_jax.structure.family import Edge, Structure
+from ppuda_jax.structure.family import Edge, Family, Structure
 from ppuda_jax.structure.posterior import scaled
 from ppuda_jax.structure.supernet import Numbers, Supernet, linear_measure
 
@@ -47,9 +47,11 @@ class Skeleton:
       cells: of the network; reduction cells are at a third and two thirds.
       steps: of a cell; 4 in DARTS.
       side: s, of the images.
+      partial: one of so many channels goes through the operations of an edge (4 in PC-DARTS). For
+        searches: measures and genotypes are those of the network of whole channels.
 
     Raises:
-      ValueError: a number below its least, or odd channels.
+      ValueError: a number below its least, odd channels, or parts that do not divide them.
     """
 
     classes: int = 10
@@ -57,13 +59,19 @@ class Skeleton:
     cells: int = 3
     steps: int = 2
     side: int = 32
+    partial: int = 1
 
     def __post_init__(self) -> None:
-        for name, least in (("classes", 1), ("channels", 2), ("cells", 2), ("steps", 1)):
+        least_of = {"classes": 1, "channels": 2, "cells": 2, "steps": 1, "partial": 1}
+        for name, least in least_of.items():
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, received {getattr(self, name)}")
         if self.channels % 2:
             raise ValueError(f"channels must be even, received {self.channels}")
+        if self.channels % self.partial:
+            raise ValueError(
+                f"partial must divide the {self.channels} channels, received {self.partial}"
+            )
         if self.side < 4 or self.side % 4:
             raise ValueError(f"the side must be a multiple of 4, received {self.side}")
 
@@ -75,6 +83,14 @@ class Skeleton:
     def config(self, genotype: Genotype) -> NetConfig:
         """The library's record of a network."""
         return NetConfig(genotype, n_cells=self.cells, C=self.channels)
+
+    @property
+    def families(self) -> tuple[Family, Family]:
+        """Of normal and of reduction cells."""
+        normal, reduce = (
+            darts_cell.cell(self.steps, reduction, self.partial) for reduction in (False, True)
+        )
+        return normal, reduce
 
     @property
     def edges(self) -> tuple[tuple[Edge, ...], tuple[Edge, ...]]:
@@ -94,7 +110,7 @@ class Skeleton:
 
 def supernet(skeleton: Skeleton) -> Supernet:
     """All networks of the space at once; parameters are those of the plan of a genotype."""
-    families = [darts_cell.cell(skeleton.steps, reduction) for reduction in (False, True)]
+    families = skeleton.families
 
     def full(structure: Structure, reduction: bool) -> dict[Edge, jax.Array]:
         own = skeleton.of_kind(dict(structure), reduction)
@@ -208,7 +224,7 @@ def init(skeleton: Skeleton, key: jax.Array) -> Params:
     for name, (kind, c_in, c_out, kernel, _) in _fixed(skeleton).items():
         params[name] = darts_cell.draw(next(keys), kind, c_in, c_out, kernel)
     for i, width in enumerate(_widths(skeleton)):
-        family = darts_cell.cell(skeleton.steps, i in skeleton.reductions)
+        family = skeleton.families[i in skeleton.reductions]
         x = jax.ShapeDtypeStruct((1, 4, 4, 2 * width), jnp.float32)
         pre = {f"preprocess{j}": params.pop(f"cells.{i}.preprocess{j}") for j in (0, 1)}
         params[f"cell_{i}"] = {**pre, "edges": family.init(next(keys), x)}
@@ -308,7 +324,15 @@ class DartsPredictor:
     """Predicts the parameters of networks by their genotypes, see `weights.Predictor`."""
 
     def __init__(self, ghn: LoadedGHN, skeleton: Skeleton) -> None:
-        """Nothing is compiled before the first network; each genotype compiles its own program."""
+        """Nothing is compiled before the first network; each genotype compiles its own program.
+
+        Raises:
+          ValueError: a skeleton of partial channels, whose networks are no genotypes' own.
+        """
+        if skeleton.partial != 1:
+            raise ValueError(
+                f"parameters are predicted for whole channels, received partial={skeleton.partial}"
+            )
         self.ghn, self._skeleton = ghn, skeleton
 
     def inputs(self, choice: Choice) -> Params:

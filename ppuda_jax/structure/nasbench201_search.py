@@ -214,11 +214,12 @@ def _shared_note(
 ) -> str:
     history = result.history
     collapsed = sum(cell == ALL_SKIPS for cell in cells)
+    eigenvalue = np.mean(history.eigenvalue[:, -1])
+    hessian = "" if np.isnan(eigenvalue) else f"Hessian's largest eigenvalue {eigenvalue:.3f}, "
     return (
-        f"{name}: validation accuracy {np.mean(history.score[:, -1]):.3f}, Hessian's largest "
-        f"eigenvalue {np.mean(history.eigenvalue[:, -1]):.3f}, {collapsed} of {len(cells)} all "
-        f"skips; rank correlation of shared loss and the table's accuracy "
-        f"{np.mean(agreement):.2f} ± {np.std(agreement):.2f}"
+        f"{name}: validation accuracy {np.mean(history.score[:, -1]):.3f}, {hessian}"
+        f"{collapsed} of {len(cells)} all skips; rank correlation of shared loss and the table's "
+        f"accuracy {np.mean(agreement):.2f} ± {np.std(agreement):.2f}"
     )
 
 

@@ -158,8 +158,9 @@ def darts(images: Images, skeleton: darts_net.Skeleton, batch_size: int) -> Task
       skeleton: see there.
       batch_size: of images where one network is evaluated.
     """
-    supernet = darts_net.supernet(skeleton)
-    return Task(*_problems(supernet, *_parts(images), batch_size), _image_optimizers())
+    problem, final = _problems(darts_net.supernet(skeleton), *_parts(images), batch_size)
+    whole = darts_net.supernet(dataclasses.replace(skeleton, partial=1))
+    return Task(problem, dataclasses.replace(final, supernet=whole), _image_optimizers())
 
 
 def _image_optimizers() -> Optimizers:

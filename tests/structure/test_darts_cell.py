@@ -40,6 +40,25 @@ def test_every_operation_keeps_the_shape():
             assert found == (2, side, side, 8), (name, stride)
 
 
+@pytest.mark.parametrize("stride", [1, 2])
+def test_partial_channels_pass_a_quarter_through_the_operation(stride):
+    whole = darts_cell.operation("avg_pool_3x3", stride)
+    found = darts_cell.on_part(whole, stride, 4).apply((), X)
+    # Shuffled: of every four channels, one is from each quarter, the first from the operation.
+    assert_close(found[..., ::4], whole.apply((), X[..., :2]), 1e-6)
+    rest = X[..., 2:4] if stride == 1 else X[..., 2:4].reshape(2, 3, 2, 3, 2, 2).max((2, 4))
+    assert_close(found[..., 1::4], rest, 1e-6)
+
+
+def test_what_passes_a_mixture_of_parts_passes_once():
+    family = darts_cell.cell(1, partial=2)
+    weights = jax.jit(family.init)(jax.random.key(0), X)
+    assert weights[1, 3][OPS.index("sep_conv_3x3")][1].shape == (1, 1, 2, 2)
+    mixed = {e: jnp.full(k, 1 / k) for e, k in family.num_functions.items()}
+    found = family.apply(weights, mixed, X)
+    assert_close(found[..., 1::2], X[..., 2:4] + X[..., 6:8], 1e-5)
+
+
 def test_a_vertex_is_the_cell_by_hand():
     family = darts_cell.cell(1)
     weights = jax.jit(family.init)(jax.random.key(0), X)

@@ -107,18 +107,24 @@ def test_the_non_centred_form_scales_operations():
     structure |= {normal: jnp.arange(8.0), reduce: 10 + jnp.arange(8.0)}
     scaled = SPACE.scale(weights, structure)
     for number in (4, 7):
-        assert_close(scaled["cell_0"]["edges"][1, 3][number][1], jnp.full((1, 1, 4, 4), number))
+        kernel = scaled["cell_0"]["edges"][1, 3][number][1]
+        assert_close(kernel, jnp.full((1, 1, 4, 4), float(number)), 1e-6)
         assert float(scaled["cell_1"]["edges"][1, 3][number][0].max()) == 10 + number
     assert float(scaled["cell_2"]["edges"][1, 3][3][0].max()) == 13  # a strided skip connection
     assert scaled["head"] is weights["head"]
 
 
-@pytest.mark.parametrize("name", ["gdas"])
-def test_the_supernet_can_be_searched(name):
-    skeleton = darts_net.Skeleton(2, 2, 2, 1, 8)
+def test_parameters_of_partial_channels_are_not_predicted():
+    with pytest.raises(ValueError, match="predicted for whole channels, received partial=2"):
+        darts_net.DartsPredictor(None, darts_net.Skeleton(partial=2))
+
+
+def test_the_supernet_can_be_searched():
+    skeleton = darts_net.Skeleton(2, 2, 2, 1, 8, partial=2)
     data = Objects(jnp.ones((2, 8, 8, 3)), jnp.zeros(2, jnp.int32))
     task = tasks.darts(tasks.Images(data, data, 2), skeleton, 2)
-    method = METHODS[name](task.problem, task.optimizers, 10)
+    assert task.final.supernet.init(jax.random.key(0))["cell_0"]["edges"][1, 3][4][1].shape[-1] == 2
+    method = METHODS["gdas"](task.problem, task.optimizers, 10)
     state = jax.eval_shape(method.init, jax.random.key(0))
     batch = task.problem.train
     stepped = jax.eval_shape(method.step, state, batch, batch, jax.random.key(0), 0)
@@ -130,6 +136,7 @@ def test_the_supernet_can_be_searched(name):
     [
         ({"cells": 1}, "cells must be at least 2, received 1"),
         ({"channels": 5}, "channels must be even, received 5"),
+        ({"partial": 3}, "partial must divide the 8 channels, received 3"),
         ({"side": 30}, "side must be a multiple of 4, received 30"),
     ],
 )
