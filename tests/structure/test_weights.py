@@ -91,6 +91,18 @@ def test_a_vertex_computes_what_the_mixture_at_it_does():
     )
 
 
+def test_a_network_is_evaluated_in_whole_batches():
+    """Of 64 objects the last 4 fill no batch of 20; all batches weigh the same."""
+    problem = dataclasses.replace(PROBLEM, batch_size=20)
+    weights = predicted(Solver()).of({EDGE: 2})
+    worth = problem.evaluate(weights, {EDGE: jnp.asarray(2)})
+    outputs = jnp.abs(PROBLEM.valid.x[:60]) @ LEAST_SQUARES
+    squares = jnp.square(outputs - PROBLEM.valid.y[:60])
+    assert_close(float(worth.loss), float(0.5 * squares.mean()), 1e-5)
+    roots = jnp.sqrt(squares.reshape(3, 20).mean(1))
+    assert_close(float(worth.score), float(-roots.mean()), 1e-5)
+
+
 def test_uniform_networks_are_uniform():
     family = Family(2, {EDGE: (ZERO, ZERO, ZERO)})
     supernet = of_family(family, jax.ShapeDtypeStruct((5, 3), jnp.float32))
