@@ -15,8 +15,11 @@ PRINTED = {
         "own network on digits: 0.",
     ],
     "train": ["quick variant", "finished after 3 steps", "ResNet-18: 11,173,962 parameters"],
+    "finetune": ["57,130 parameters", "the classifier is random", "predicted: "],
+    "properties": ["trained networks: ", "grad_norm  Spearman", "embedding   Kendall", "evolution"],
+    "structure": ["divergence from the uniform one: 0.707", "of the test images"],
 }
-PICTURES = {"predict": 3, "train": 1}
+PICTURES = {"predict": 3, "train": 1, "finetune": 2, "properties": 2, "structure": 3}
 
 
 def test_every_notebook_is_run_here():
