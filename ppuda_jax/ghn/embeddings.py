@@ -8,6 +8,7 @@ Legend: `B` meta-batch, `N` nodes, `D` width of the node features.
 """
 
 import functools
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -112,7 +113,21 @@ class NodeEmbedding(nn.Module):
         return _embed(self.primitive, primitive) + jnp.concatenate(sizes, axis=-1)
 
 
+@jax.custom_vjp
 def _embed(table: jax.Array, rows: Integers) -> jax.Array:
     """Rows of a small table, [...] -> [..., D]; the gradient is a product, not a scatter."""
-    chosen = jax.nn.one_hot(rows, table.shape[0], dtype=table.dtype)
-    return jnp.matmul(chosen, table, precision=jax.lax.Precision.HIGHEST)
+    return _embed_fwd(table, rows)[0]
+
+
+def _embed_fwd(table: jax.Array, rows: Integers) -> tuple[jax.Array, Any]:
+    return table.at[rows].get(mode="promise_in_bounds"), (table, rows)
+
+
+def _embed_bwd(residuals: Any, g: jax.Array) -> tuple[jax.Array, None]:
+    table, rows = residuals
+    chosen = jax.nn.one_hot(rows.reshape(-1), table.shape[0], dtype=table.dtype)
+    g = g.reshape(-1, table.shape[1])
+    return jnp.matmul(chosen.T, g, precision=jax.lax.Precision.HIGHEST), None
+
+
+_embed.defvjp(_embed_fwd, _embed_bwd)

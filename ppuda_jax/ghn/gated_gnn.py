@@ -25,7 +25,8 @@ import jax.numpy as jnp
 from ppuda_jax.ghn.config import GHNConfig
 from ppuda_jax.ghn.dense import MLP, Dense, affine
 from ppuda_jax.ghn.embeddings import Integers
-from ppuda_jax.ghn.triangular import Order, System, make_order, solve
+from ppuda_jax.ghn.orders import Order, make_order
+from ppuda_jax.ghn.triangular import System, solve
 
 
 class NodeFunction(NamedTuple):
@@ -209,7 +210,8 @@ class GatedGNN(nn.Module):
           state: node features, [B, N, D].
           distance: shortest paths, uint8 [B, N, N], from the second to the third axis.
           levels: schedule, int32 [B, S, W]; N where a slot has no node. The time taken depends
-            on the last step that has a node, in any graph of the batch, not on S.
+            on the last step that has a node, in any graph of the batch, not on S. Or the number of
+            nodes of each graph, int32 [B], to visit them one by one (see `orders`).
 
         Returns:
           Node features after both sweeps, [B, N, D]; of no meaning for nodes without a slot.
@@ -219,7 +221,8 @@ class GatedGNN(nn.Module):
         """
         batch, nodes, _ = state.shape
         chex.assert_shape(distance, (batch, nodes, nodes))
-        chex.assert_shape(levels, (batch, None, None))
+        chex.assert_rank(levels, {1, 3})
+        chex.assert_axis_dimension(levels, 0, batch)
         weights = self.node_function()
         order = make_order(distance, levels)
         reach = self.config.virtual_edges

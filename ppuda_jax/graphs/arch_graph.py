@@ -163,7 +163,7 @@ class ArchGraph:
         """Shortest path lengths, kept for the next call with the same cutoff.
 
         Args:
-          max_distance: longest path that counts, from 1 to 255.
+          max_distance: longest path that counts, from 1 to 254.
 
         Returns:
           [N, N] uint8, 0 for no path (see `virtual_edges.shortest_paths`); do not write to it.

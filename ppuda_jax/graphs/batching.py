@@ -16,7 +16,7 @@ import flax
 import numpy as np
 
 from ppuda_jax.graphs.arch_graph import ArchGraph
-from ppuda_jax.graphs.virtual_edges import MAX_DISTANCE
+from ppuda_jax.graphs.virtual_edges import MAX_DISTANCE, shortest_paths_of
 
 NODE_BUCKETS: tuple[int, ...] = (64, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
 """Padded node counts that `bucket_for` chooses from."""
@@ -33,12 +33,12 @@ class Bucket(NamedTuple):
 
     Attributes:
       nodes: N.
-      steps: S.
+      steps: S; None to visit nodes one by one as they are numbered, without a schedule.
       width: W.
     """
 
     nodes: int
-    steps: int
+    steps: int | None
     width: int = LEVEL_WIDTH
 
 
@@ -52,7 +52,8 @@ class PaddedGraphs:
       num_nodes: [B] int32, nodes that are no padding (they come first).
       distance: [B, N, N] uint8, entry (b, u, v) the shortest path length from u to v, 1 for
         real edges, 0 for none.
-      levels: [B, S, W] int32, nodes to update in each step; N in the padding.
+      levels: [B, S, W] int32, nodes to update in each step; N in the padding. Without a schedule
+        [B] int32, the number of nodes, which are updated one by one.
     """
 
     primitive: np.ndarray
@@ -144,24 +145,35 @@ def pad_graphs(
         raise ValueError("a meta-batch needs at least one graph, received none.")
     bucket = bucket_for(graphs) if bucket is None else bucket
     batch, size = len(graphs), bucket.nodes
+    num_nodes = np.array([graph.num_nodes for graph in graphs], np.int32)
+    if num_nodes.max() > size:
+        raise ValueError(_misfit(bucket, f"{num_nodes.max()} nodes"))
     padded = PaddedGraphs(
         primitive=np.zeros((batch, size), np.int32),
         shape=np.zeros((batch, size, 4), np.int32),
-        num_nodes=np.array([graph.num_nodes for graph in graphs], np.int32),
-        distance=np.zeros((batch, size, size), np.uint8),
-        levels=np.full((batch, bucket.steps, bucket.width), size, np.int32),
+        num_nodes=num_nodes,
+        distance=shortest_paths_of([graph.edges for graph in graphs], size, max_distance),
+        levels=num_nodes if bucket.steps is None else _levels(graphs, bucket),
     )
     for index, graph in enumerate(graphs):
-        nodes = graph.num_nodes
-        schedule = level_schedule(graph, bucket.width)
-        if nodes > size or schedule.shape[0] > bucket.steps:
-            raise ValueError(
-                f"a graph must fit the bucket of {size} nodes and {bucket.steps} steps, received "
-                f"{nodes} nodes and {schedule.shape[0]} steps: choose the bucket by bucket_for."
-            )
-        padded.primitive[index, :nodes] = graph.primitive
-        padded.shape[index, :nodes] = graph.shapes
-        padded.distance[index, :nodes, :nodes] = graph.distances(max_distance)
-        schedule[schedule == nodes] = size
-        padded.levels[index, : schedule.shape[0]] = schedule
+        padded.primitive[index, : graph.num_nodes] = graph.primitive
+        padded.shape[index, : graph.num_nodes] = graph.shapes
     return padded
+
+
+def _levels(graphs: Sequence[ArchGraph], bucket: Bucket) -> np.ndarray:
+    levels = np.full((len(graphs), bucket.steps or 0, bucket.width), bucket.nodes, np.int32)
+    for index, graph in enumerate(graphs):
+        schedule = level_schedule(graph, bucket.width)
+        if len(schedule) > levels.shape[1]:
+            raise ValueError(_misfit(bucket, f"{graph.num_nodes} nodes and {len(schedule)} steps"))
+        schedule[schedule == graph.num_nodes] = bucket.nodes
+        levels[index, : len(schedule)] = schedule
+    return levels
+
+
+def _misfit(bucket: Bucket, received: str) -> str:
+    return (
+        f"a graph must fit the bucket of {bucket.nodes} nodes and {bucket.steps} steps, received "
+        f"{received}: choose the bucket by bucket_for."
+    )

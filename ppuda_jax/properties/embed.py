@@ -19,14 +19,16 @@ import numpy as np
 from ppuda_jax.ghn.config import GHNConfig
 from ppuda_jax.ghn.loaded import LoadedGHN
 from ppuda_jax.graphs.arch_graph import ArchGraph
-from ppuda_jax.graphs.batching import LEVEL_WIDTH, NODE_BUCKETS, Bucket, PaddedGraphs, pad_graphs
+from ppuda_jax.graphs.batching import Bucket, PaddedGraphs, pad_graphs
+from ppuda_jax.hostloop.compilation import jit_small
 from ppuda_jax.prediction.blocks import BlockDecoder
 from ppuda_jax.programs import CachedFunction
 from ppuda_jax.runtime.processors import processors
 
-_BATCH_NODES = 8192
+_SIZES = (64, 128, 256, 384, 512, 768, 1024, 1536, 2048)  # padded nodes; more take more compiling
+_BATCH_NODES = 16384
 """Padded nodes of a batch: enough to share the cost of a sweep's steps, little enough memory."""
-_MOST_NETWORKS, _MOST_PAIRS = 64, 2**23  # of a batch; pairs of nodes have a byte each
+_MOST_NETWORKS, _MOST_PAIRS = 128, 2**23  # of a batch; pairs of nodes have a byte each
 
 
 def embed(
@@ -82,7 +84,7 @@ class Batch:
     def padded(self, graphs: Sequence[ArchGraph], config: GHNConfig) -> PaddedGraphs:
         """The graphs of the members as arrays with leading axis B."""
         repeated = [graphs[-1]] * (self.size - len(graphs))
-        bucket = Bucket(self.nodes, self.nodes, LEVEL_WIDTH)
+        bucket = Bucket(self.nodes, None)  # many networks share each step: no slot may be empty
         reach = max(1, config.virtual_edges) if config.hypernet == "gatedgnn" else 1
         return pad_graphs([*graphs, *repeated], bucket, reach)
 
@@ -93,14 +95,16 @@ def batch_size(nodes: int) -> int:
 
 
 def make_batches(num_nodes: Sequence[int]) -> list[Batch]:
-    """Groups networks by the padded size that holds them, the largest sizes first.
+    """Groups networks of similar sizes, the largest first.
+
+    Within a padded size they are sorted, because the time of a batch is that of its largest.
 
     Args:
       num_nodes: nodes of each network.
     """
     groups: dict[int, list[int]] = {}
-    for number, nodes in enumerate(num_nodes):
-        groups.setdefault(_padded_size(nodes), []).append(number)
+    for number in sorted(range(len(num_nodes)), key=lambda number: -num_nodes[number]):
+        groups.setdefault(_padded_size(num_nodes[number]), []).append(number)
     return [
         Batch(groups[nodes][start : start + batch_size(nodes)], nodes)
         for nodes in sorted(groups, reverse=True)
@@ -110,7 +114,8 @@ def make_batches(num_nodes: Sequence[int]) -> list[Batch]:
 
 def embedding_function(config: GHNConfig) -> CachedFunction:
     """(theta, padded graphs) -> embeddings [B, D]; a program for each shape."""
-    return CachedFunction(functools.partial(_embed, config), config, "embeddings of networks")
+    function = functools.partial(_embed, config)
+    return CachedFunction(function, config, "embeddings of networks", jit=jit_small)
 
 
 def _embed(config: GHNConfig, theta, graphs: PaddedGraphs) -> jax.Array:
@@ -119,7 +124,7 @@ def _embed(config: GHNConfig, theta, graphs: PaddedGraphs) -> jax.Array:
 
 
 def _padded_size(nodes: int) -> int:
-    return next((size for size in NODE_BUCKETS if size >= nodes), -(-nodes // 512) * 512)
+    return next((size for size in _SIZES if size >= nodes), -(-nodes // 512) * 512)
 
 
 def _as_arch(graph: ArchGraph | jraph.GraphsTuple) -> ArchGraph:

@@ -36,7 +36,7 @@ from ppuda_jax.properties.embed import embed
 from ppuda_jax.runtime.processors import processors
 
 _PIECE = 125  # networks that a worker makes at a time
-_AHEAD = 2  # pieces that wait for the hypernetwork, per worker
+_AHEAD = 4000  # networks that are made while others go through the hypernetwork
 _IN_PROCESS = 250  # fewer networks are not worth starting workers for
 _LOG = logging.getLogger(__name__)
 
@@ -96,7 +96,7 @@ def embed_networks(
     *,
     start: int = 0,
     folder: str | os.PathLike[str] | None = None,
-    chunk: int = 1000,
+    chunk: int = 4000,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Embedded:
@@ -109,9 +109,8 @@ def embed_networks(
       start: number of the first one.
       folder: where chunks are kept, and taken from; nowhere if None. A chunk that cannot be read
         is reported and done again.
-      chunk: networks of a file.
-      workers: processes that make graphs; one fewer than processors, at least one, if None, and 0
-        makes them here.
+      chunk: networks of a file; they are sorted by size, so that small chunks take longer.
+      workers: processes that make graphs; as many as processors if None, and 0 makes them here.
       progress: called as (networks done, n).
 
     Raises:
@@ -136,7 +135,7 @@ def embed_networks(
         progress(done, num)
     if workers is None:
         few = sum(map(len, todo)) < _IN_PROCESS
-        workers = 0 if few else max(1, processors() - 1)
+        workers = 0 if few else processors()
     made = _graphs(networks, todo, workers)
     for numbers in todo:
         parts[numbers] = _chunk(ghn, numbers, made)
@@ -182,8 +181,9 @@ def _graphs(networks: Networks, chunks: Sequence[range], workers: int) -> Iterat
         return
     context = multiprocessing.get_context("spawn")  # JAX has threads, which a fork does not take
     with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context) as pool:
-        waiting = collections.deque(pool.submit(make, p) for p in pieces[: _AHEAD * workers])
-        rest = iter(pieces[_AHEAD * workers :])
+        ahead = workers + -(-_AHEAD // _PIECE)
+        waiting = collections.deque(pool.submit(make, p) for p in pieces[:ahead])
+        rest = iter(pieces[ahead:])
         try:
             while waiting:
                 piece = waiting.popleft().result()

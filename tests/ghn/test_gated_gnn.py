@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, PartitionSpec
 
-from ppuda_jax.ghn import triangular
+from ppuda_jax.ghn import orders, triangular
 from ppuda_jax.ghn.config import GHNConfig
 from ppuda_jax.ghn.gated_gnn import GatedGNN
 from tests.close import assert_close
@@ -91,7 +91,10 @@ def _one_by_one(theta, state, distance, max_distance):
 
 
 def _assert_same_as_one_by_one(config, theta, state, distance, levels):
-    sizes = [len(set(rows.ravel()) - {state.shape[1]}) for rows in levels]
+    if levels.ndim == 1:
+        sizes = levels.tolist()
+    else:
+        sizes = [len(set(rows.ravel()) - {state.shape[1]}) for rows in levels]
     weight = np.random.default_rng(0).normal(size=state.shape).astype(np.float32)
 
     def fast(theta, state):
@@ -113,15 +116,30 @@ def _assert_same_as_one_by_one(config, theta, state, distance, levels):
 
 @pytest.mark.parametrize("name, width", [("virtual", 1), ("virtual", 3), ("short", 2), ("real", 3)])
 def test_blocks_equal_one_node_at_a_time_with_gradients(name, width, monkeypatch):
-    monkeypatch.setattr(triangular, "BLOCK_STEPS", 3)  # several blocks and tiles
-    monkeypatch.setattr(triangular, "TILE", 4)
+    monkeypatch.setattr(orders, "BLOCK_STEPS", 3)  # several blocks and tiles
+    monkeypatch.setattr(orders, "TILE", 4)
     monkeypatch.setattr(triangular, "UNROLL", 1)  # compiles faster
     _assert_same_as_one_by_one(CONFIGS[name], *_case(CONFIGS[name], width, seed=width))
 
 
+@pytest.mark.parametrize("name, nodes", [("virtual", 12), ("virtual", 64), ("real", 48)])
+def test_nodes_visited_as_they_are_numbered(name, nodes, monkeypatch):
+    monkeypatch.setattr(triangular, "UNROLL", 1)  # compiles faster
+    config, sizes = CONFIGS[name], (nodes - 1, 6, 1)
+    theta, state, distance, _ = _case(config, 1, seed=3, sizes=sizes, nodes=nodes, steps=nodes)
+    _assert_same_as_one_by_one(config, theta, state, distance, np.array(sizes, np.int32))
+
+
+def test_nodes_visited_as_they_are_numbered_come_in_whole_blocks():
+    config = CONFIGS["virtual"]
+    theta, state, distance, _ = _case(config, 1, sizes=(20,), nodes=20, steps=20)
+    with pytest.raises(ValueError, match="multiple of 16 nodes, received 20"):
+        GatedGNN(config).apply(theta, state, distance, np.array([20], np.int32))
+
+
 def test_block_sizes_do_not_matter(monkeypatch):
-    monkeypatch.setattr(triangular, "BLOCK_STEPS", 5)
-    monkeypatch.setattr(triangular, "TILE", 64)
+    monkeypatch.setattr(orders, "BLOCK_STEPS", 5)
+    monkeypatch.setattr(orders, "TILE", 64)
     monkeypatch.setattr(triangular, "UNROLL", 2)
     config = CONFIGS["virtual"]
     _assert_same_as_one_by_one(config, *_case(config, 2, seed=5, sizes=(5, 8)))
@@ -147,13 +165,13 @@ def test_one_trace_serves_all_lengths_and_the_loop_is_as_long_as_the_schedule():
     @jax.jit
     def run(theta, state, distance, levels):
         traces.append(levels.shape)
-        order = triangular.make_order(distance, levels)
+        order = orders.make_order(distance, levels)
         return GatedGNN(config).apply(theta, state, distance, levels), order.blocks
 
     for seed, size in enumerate((1, 10, 20)):
         case = _case(config, 1, seed=seed, sizes=(size, 1), nodes=32, steps=64)
         _, blocks = run(*case)
-        assert int(blocks) == -(-size // triangular.BLOCK_STEPS)
+        assert int(blocks) == -(-size // orders.BLOCK_STEPS)
     assert len(traces) == 1
 
 
