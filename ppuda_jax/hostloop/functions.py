@@ -41,6 +41,7 @@ class Batch:
       param_dtype: of parameters and vectors.
       calibration: images at the front of a batch whose statistics norms use; 0 for all.
       dropout: whether there is dropout before the second of two dense layers.
+      norms: whether norms are computed.
     """
 
     images: int
@@ -48,11 +49,12 @@ class Batch:
     param_dtype: str = "float32"
     calibration: int = 0
     dropout: bool = False
+    norms: bool = True
 
     @property
     def context(self) -> OpContext:
         """Static choices of all operations."""
-        return OpContext(norm_images=self.calibration)
+        return OpContext(norm_images=self.calibration, norms=self.norms)
 
     def map_shape(self, shape: Shape) -> jax.ShapeDtypeStruct:
         """A map, or a vector per image."""

@@ -6,6 +6,7 @@ recomputes inside the step alone.
 Legend: `B` images, `S` pixels of an image, `K` classes.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
 
@@ -108,18 +109,52 @@ def leaf_gradient(
       key: PRNG key of dropout in two-layer heads (consumed); None for none.
       smoothing: label smoothing.
     """
+    score = score_labels(labels, smoothing, 1.0)
+    scores, gradient, _ = leaves_gradient(functions, steps, leaves, images, key, score)
+    return scores, gradient
+
+
+def leaves_gradient(
+    functions: StepFunctions,
+    steps: Sequence[Step],
+    leaves: Sequence[jax.Array],
+    images: jax.Array,
+    key: jax.Array | None,
+    score: Score[T],
+) -> tuple[T, list[jax.Array], jax.Array | None]:
+    """What is made of a network's logits, and the gradient of its parameters and of its images.
+
+    Args:
+      functions: those of the network's steps.
+      steps: the network; `seeing_images` for the gradient of the images.
+      leaves: its parameters, in the order of `plan.params`.
+      images: [B, S, S, 3] normalised, in the dtype of the functions.
+      key: PRNG key of dropout in two-layer heads (consumed); None for none.
+      score: what is made of the logits, with their cotangent.
+
+    Returns:
+      Scores; gradient of the parameters; gradient of the images, None without `seeing_images`.
+    """
     calls = calls_of_leaves(functions, steps, leaves)
     gradient: dict[int, jax.Array] = {}
+    of_images: list[jax.Array] = []
 
     def pull(number: int, maps: Maps, g: jax.Array) -> Maps:
         call = calls[number]
         pullback = functions.get("leaf_pullback", call.step.key)
         g_leaves, g_maps = pullback(*call.params, maps, _key_of(call.step, key), g)
         gradient.update(zip(call.step.params, g_leaves, strict=True))
+        of_images.extend(g for g, value in zip(g_maps, call.step.inputs, strict=False) if not value)
         return g_maps
 
-    scores = walk(calls, images, key, score_labels(labels, smoothing, 1.0), pull)
-    return scores, [gradient[number] for number in range(len(leaves))]
+    scores = walk(calls, images, key, score, pull)
+    total = functools.reduce(_add, of_images) if of_images else None
+    return scores, [gradient[number] for number in range(len(leaves))], total
+
+
+def seeing_images(steps: Sequence[Step]) -> tuple[Step, ...]:
+    """The steps with cotangents of the image, which training does not need."""
+    return tuple(step._replace(key=step.key._replace(from_image=False)) for step in steps)
 
 
 def score_labels(

@@ -86,7 +86,7 @@ def _norm(
     key: StepKey, leaves: Leaves, x: jax.Array, rng: jax.Array | None, context: OpContext
 ) -> jax.Array:
     del key, rng
-    return norms.batch_norm(x, *leaves, context=context)
+    return norms.batch_norm(x, *leaves, context=context) if context.norms else x
 
 
 def _dense(

@@ -22,10 +22,12 @@ class OpContext:
         norm_images: batch norms use the statistics of so many first images of a batch, which
             calibrates a network if they are training images; 0 uses all. For evaluation: such
             norms have no gradient.
+        norms: whether norms are computed; without, they pass on what they get (some proxies).
     """
 
     form: Form | None = None
     norm_images: int = 0
+    norms: bool = True
 
     def __post_init__(self) -> None:
         """Checks the values."""

@@ -28,7 +28,7 @@ OpFn = Callable[..., jax.Array]
 
 
 def _norm(x, params, context):
-    return batch_norm(x, *params, context=context) if params else x
+    return batch_norm(x, *params, context=context) if params and context.norms else x
 
 
 def stem_conv(
@@ -170,13 +170,14 @@ def msa(
     batch, height, width, channels = x.shape
     depth = channels // HEADS
     tokens = x.reshape(batch, height * width, channels)
-    normed = layer_norm(tokens, scale1, shift1) @ qkv
+    norm = layer_norm if context.norms else lambda tokens, scale, shift: tokens
+    normed = norm(tokens, scale1, shift1) @ qkv
     query, key, value = (
         part.reshape(batch, -1, HEADS, depth) for part in jnp.split(normed, 3, axis=-1)
     )
     mixed = lowering.attention(query, key, value, context)
     tokens = dense((out, out_bias), mixed.reshape(batch, -1, channels)) + tokens
-    hidden = dense((ff1, ff1_bias), layer_norm(tokens, scale2, shift2))
+    hidden = dense((ff1, ff1_bias), norm(tokens, scale2, shift2))
     tokens = dense((ff2, ff2_bias), jax.nn.gelu(hidden, approximate=False)) + tokens
     return tokens.reshape(x.shape)[:, ::stride, ::stride]
 

@@ -1,21 +1,23 @@
 """Proxies of networks of DeepNets-1M, and of the hand-made models of its splits.
 
-Those that need a gradient, logits or no computation at all go through what drives networks without
-compiling one of them (`finetune.deepnets`). The others need the network as a function of its own;
-they are computed only where that is asked for.
+Most go through what drives networks without compiling one of them (`finetune.deepnets`,
+`driven`). Fisher and GraSP, and the proxies of hand-made models, need the network as a function of
+its own; they are computed only where that is asked for.
 
 Legend: `B` images of a batch.
 """
 
+import contextlib
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ppuda_jax.archs.plan import Plan
 from ppuda_jax.data.batches import TrainingImages
 from ppuda_jax.evaluation.images import EvalImages
 from ppuda_jax.evaluation.networks import EvalNet
@@ -30,11 +32,12 @@ from ppuda_jax.nets.zoo import build_model
 from ppuda_jax.programs import CachedFunction
 from ppuda_jax.proxies import costs, gradients, predicted, registry
 from ppuda_jax.proxies.base import ApplyFn, Batch, Path, UnsupportedError
+from ppuda_jax.proxies.driven import DRIVEN
 from ppuda_jax.proxies.results import Scored, Scorings
 from ppuda_jax.proxies.weights import Kernels, roles_of
 from ppuda_jax.types import Role
 
-SHARED = ("grad_norm", "plain", "snip", "l2_norm", *registry.STATIC)
+SHARED = ("grad_norm", "plain", "snip", "l2_norm", *DRIVEN, *registry.STATIC)
 """Proxies for which nothing is compiled per network, besides those of predicted parameters."""
 _GRADIENT = registry.PROGRAMS["gradient"].names
 
@@ -128,7 +131,12 @@ class NetScorer:
             self._gradient(network, network.pack(params))  # compiles
             scorings.add(_GRADIENT, lambda: self._gradient_scores(net, network, params))
         for key, program in registry.programs_of(self._proxies).items():
-            if set(program.names) <= set(SHARED):
+            if net.plan is not None and key in DRIVEN:
+                run = functools.partial(self._driven, net.plan, params, key, program.batches)
+                _tried(run)  # compiles
+                scorings.add(program.names, run)
+                continue
+            if set(program.names) <= {*_GRADIENT, "l2_norm"}:
                 continue
             if not self._compile_each:
                 scorings.fail(program.names, f"{key} compiles each network by itself: ask for that")
@@ -159,6 +167,10 @@ class NetScorer:
     def _gradient_scores(self, net: EvalNet, network: Trainable, params: Any) -> Any:
         gradient = network.unpack(self._gradient(network, network.pack(params)))
         return gradients.scores_of(_weights(net, params), _weights(net, gradient))
+
+    def _driven(self, plan: Plan, params: Any, name: str, batches: int) -> Mapping[str, Any]:
+        batch = self._two if batches == 2 else self._batch
+        return {name: DRIVEN[name](plan, plan.in_order(params), batch)}
 
     def _by_itself(
         self, scorings: Scorings, net: EvalNet, params: Any, key: str, program: registry.Program
@@ -210,6 +222,12 @@ class NetScorer:
 
 
 _worth = jax.jit(predicted.worth)
+
+
+def _tried(function: Callable[[], Any]) -> None:
+    """Runs what is run again in a moment, and then says itself what it does not support."""
+    with contextlib.suppress(UnsupportedError):
+        function()
 
 
 def _predict(network: Trainable, seed: int, source: Predictions) -> Any:
