@@ -133,9 +133,9 @@ def _run(options: PropertiesConfig) -> str:
             raise ValueError(f"{ghns[0].name} does not say what it was trained on: give --dataset")
         name = trained.name
     dataset = open_dataset(name, options.data_dir)
-    nets = _networks(options, dataset)
+    nets = pool_networks(options, dataset)
     folder = None if options.output is None else pathlib.Path(options.output).expanduser()
-    measured = _measure(options, dataset, nets, folder)
+    measured = measure(options, dataset, nets, folder)
     kept = [number for number, m in enumerate(measured) if not m.failure]
     pool = [measured[number] for number in kept]
     target = reached_by(pool) if options.target is None else options.target
@@ -161,7 +161,8 @@ def _run(options: PropertiesConfig) -> str:
     return _table(options, dataset.name, rows, target, failed, len(pool))
 
 
-def _networks(options: PropertiesConfig, dataset: "Dataset") -> "tuple[EvalNet, ...]":
+def pool_networks(options: PropertiesConfig, dataset: "Dataset") -> "tuple[EvalNet, ...]":
+    """The networks that are trained."""
     from ppuda_jax.evaluation.networks import choose_networks
 
     nets = choose_networks(
@@ -177,12 +178,13 @@ def _networks(options: PropertiesConfig, dataset: "Dataset") -> "tuple[EvalNet, 
     return nets
 
 
-def _measure(
+def measure(
     options: PropertiesConfig,
     dataset: "Dataset",
     nets: "Sequence[EvalNet]",
     folder: pathlib.Path | None,
 ) -> "tuple[Measured, ...]":
+    """Trains and measures networks; continues with what the folder has."""
     from ppuda_jax.finetune.recipe import Recipe
     from ppuda_jax.properties.ground_truth import ground_truth
 

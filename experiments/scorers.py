@@ -1,6 +1,7 @@
 """What scores networks in `experiments.proxies` and `experiments.search`, from shared flags."""
 
 import dataclasses
+import pathlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -133,6 +134,36 @@ def net_scorer(options: ScorerConfig, source: Source, proxies: Sequence[str]) ->
     if set(proxies) & {*PREDICTED, *TRAINED}:
         predictions = Predictions(source.ghn, source.own, tuning)
     return NetScorer(images, proxies, predictions, compile_each=options.compile_each)
+
+
+def property_scorer(
+    options: ScorerConfig, source: Source, num: int, steps: int, folder: pathlib.Path | None
+) -> Any:
+    """Predicts the accuracy of networks of DeepNets-1M from embeddings and trained networks.
+
+    Args:
+      options: images and hypernetwork.
+      source: the same, loaded.
+      num: networks of the val split that are trained, as `experiments.properties` does it.
+      steps: updates of each.
+      folder: where their records are kept, and taken from.
+    """
+    from ppuda_jax.data.datasets import open_dataset
+    from ppuda_jax.properties.predicted import fit_property
+
+    from . import properties
+
+    pool = properties.PropertiesConfig(
+        checkpoint=(options.checkpoint,),
+        dataset=source.spec.name,
+        data_dir=options.data_dir,
+        num_nets=num,
+        steps=steps,
+    )
+    dataset = open_dataset(source.spec.name, options.data_dir)
+    nets = properties.pool_networks(pool, dataset)
+    measured = properties.measure(pool, dataset, nets, folder)
+    return fit_property(source.ghn, nets, measured, channels=pool.channels)
 
 
 def identity_of(options: ScorerConfig, source: Source, space: str) -> dict[str, Any]:

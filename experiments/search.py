@@ -7,11 +7,12 @@
 
 The methods are `random` (networks drawn one by one), `evolution` (regularised evolution) and `rank`
 (different networks: of the table, or the first of the split). A score is asked for each of them:
-in nasbench201 by default the benchmark's validation accuracy after 12 epochs, else any proxy; the
-name of a proxy as a method is `rank` by that proxy. Picks of nasbench201 are looked up in the table
-of accuracies after training; for deepnets the command that trains the winner is printed. With
-`--output`, queries are kept in `history.jsonl` and scores in `scores.jsonl`, and an interrupted
-search continues.
+in nasbench201 by default the benchmark's validation accuracy after 12 epochs, else any proxy; in
+deepnets also `property`, the accuracy that a regressor on embeddings predicts, fitted on `--pool`
+networks of the val split that are trained first. The name of a score as a method is `rank` by it.
+Picks of nasbench201 are looked up in the table of accuracies after training; for deepnets the
+command that trains the winner is printed. With `--output`, queries are kept in `history.jsonl`,
+scores in `scores.jsonl` and trainings in `ground_truth.jsonl`, and an interrupted search continues.
 """
 
 import dataclasses
@@ -26,9 +27,9 @@ from ppuda_jax.runtime.compilation import compilation_cache
 from ppuda_jax.runtime.progress import Progress
 
 from . import flags
-from .scorers import ScorerConfig, Source, cell_scorer, identity_of, net_scorer
+from .scorers import ScorerConfig, Source, cell_scorer, identity_of, net_scorer, property_scorer
 
-_VALIDATION = "validation"
+_VALIDATION, _PROPERTY = "validation", "property"
 _METHODS = ("random", "evolution", "rank")
 _HEADER = ("search", "winner", "score", "parameters", "queries")
 
@@ -39,31 +40,43 @@ class SearchConfig(ScorerConfig):
 
     space: Literal["nasbench201", "deepnets"] = described("nasbench201", "of the networks")
     method: tuple[str, ...] = described(
-        ("random", "evolution"), f"of {', '.join(_METHODS)}, or a proxy to rank by"
+        ("random", "evolution"), f"of {', '.join(_METHODS)}, or a score to rank by"
     )
     score: str | None = described(
         None,
-        "what is asked for: a proxy; by default validation (of the table) in nasbench201, and "
+        "what is asked for: a proxy, or in deepnets property (accuracy predicted from embeddings "
+        "and trained networks); by default validation (of the table) in nasbench201, and "
         "predicted_loss in deepnets",
     )
-    queries: int = described(100, "networks that a search may ask for")
+    queries: int | None = described(
+        None, "networks that a search may ask for; 100 of nasbench201, 10 of deepnets"
+    )
     seeds: int | None = described(None, "independent searches; 5 of nasbench201, 1 of deepnets")
     table: str | None = described(None, "CSV file with the accuracies of nasbench201")
     split: str = described("search", "of deepnets: by its rules networks are drawn, or ranked")
+    pool: int = described(24, "networks of deepnets that are trained for the score property")
+    pool_steps: int = described(20, "of each of these trainings")
     train_steps: int = described(1000, "of the command that trains the winner")
     output: str | None = described(None, "folder for history, scores and the table")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        known = (*_METHODS, *registry.PROXIES)
+        own = _VALIDATION if self.space == "nasbench201" else _PROPERTY
+        known = (*_METHODS, *registry.PROXIES, *((own,) if own == _PROPERTY else ()))
         unknown = [name for name in self.method if name not in known]
         if unknown or not self.method:
             raise ValueError(f"methods must be of {', '.join(known)}, received {self.method}")
-        scores = registry.PROXIES + ((_VALIDATION,) if self.space == "nasbench201" else ())
+        scores = (*registry.PROXIES, own)
         if self.score is not None and self.score not in scores:
             raise ValueError(f"score must be one of {', '.join(scores)}, received {self.score!r}")
-        if self.queries < 1 or self.num_seeds < 1:
-            raise ValueError("queries and seeds must be at least 1")
+        if min(self.num_queries, self.num_seeds, self.pool, self.pool_steps) < 1:
+            raise ValueError("queries, seeds, pool and pool_steps must be at least 1")
+
+    @property
+    def num_queries(self) -> int:
+        """Networks that each search asks for."""
+        default = 100 if self.space == "nasbench201" else 10
+        return default if self.queries is None else self.queries
 
     @property
     def num_seeds(self) -> int:
@@ -112,7 +125,7 @@ def _cells(options: SearchConfig) -> str:
     _write(
         options, {"picks": texts, "rows": [dict(zip(_columns(), row, strict=True)) for row in rows]}
     )
-    title = f"{options.num_seeds} searches of {options.queries} queries, accuracy in %"
+    title = f"{options.num_seeds} searches of {options.num_queries} queries, accuracy in %"
     return flags.table(_columns(), rows, title)
 
 
@@ -128,9 +141,14 @@ def _nets(options: SearchConfig) -> str:
     source = options.source
     names = tuple({score for _, score in options.searches.values()})
     space = DeepNets(options.split, source.spec.num_classes, source.spec.image_size)
-    scorer = net_scorer(options, source, names)
-    told = {"space": "deepnets", "split": options.split}
-    found = _searched(options, space, _Asked(options, scorer, source), told)
+    proxies = [name for name in names if name != _PROPERTY]
+    scorer = net_scorer(options, source, proxies) if proxies else None
+    told: dict[str, Any] = {"space": "deepnets", "split": options.split}
+    asked = _Asked(options, scorer, source if proxies else None)
+    if _PROPERTY in names:
+        told["pool"] = [options.pool, options.pool_steps]
+        asked.known[_PROPERTY] = _property(options, source, space)
+    found = _searched(options, space, asked, told)
     rows, winners = [], []
     for name, results in found.items():
         best = max(results, key=lambda result: result.score)
@@ -142,6 +160,28 @@ def _nets(options: SearchConfig) -> str:
     _write(options, {"winners": winners})
     commands = [f"{winner['search']}: {_command(options, source, winner)}" for winner in winners]
     return flags.report(flags.table(_HEADER, rows), *commands)
+
+
+def _property(options: SearchConfig, source: Source, space: Any) -> Callable[[Any], float]:
+    """Predicted accuracy in % of a network; those that are ranked are embedded together."""
+    folder = None if options.output is None else pathlib.Path(options.output).expanduser()
+    predict = property_scorer(options, source, options.pool, options.pool_steps, folder)
+    known: dict[str, float] = {}
+
+    def predicted(nets: Sequence[Any]) -> None:
+        known.update(zip((net.fingerprint for net in nets), map(float, predict(nets)), strict=True))
+
+    if ("rank", _PROPERTY) in options.searches.values():
+        import numpy as np
+
+        predicted(list(space.first(options.num_queries, np.random.default_rng(0))))
+
+    def worth(net: Any) -> float:
+        if net.fingerprint not in known:
+            predicted([net])
+        return known[net.fingerprint]
+
+    return worth
 
 
 def _command(options: SearchConfig, source: Source, winner: dict[str, Any]) -> str:
@@ -210,7 +250,7 @@ def _searched(
                 space,
                 lambda network, score=score: asked.worth(score, network, 0),
                 method,
-                queries=options.queries,
+                queries=options.num_queries,
                 seed=seed,
                 score_name=score,
                 history=history,
