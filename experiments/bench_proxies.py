@@ -138,13 +138,11 @@ def run(options: BenchConfig) -> str:
             found[name].append(_measured(way, net))
         bar.move(number / len(nets), net.name)
     bar.close()
-    return "\n".join(
-        (
-            f"{options.num_nets} networks of {options.split} after {options.before} others, "
-            f"{ways.held_out.num_images} images of {options.dataset}, {ways.steps} steps of SGD",
-            flags.table(_HEADER, [_row(name, values) for name, values in found.items()]),
-        )
+    title = (
+        f"{options.num_nets} networks of {options.split} after {options.before} others, "
+        f"{ways.held_out.num_images} images of {options.dataset}, {ways.steps} steps of SGD"
     )
+    return flags.table(_HEADER, [_row(name, values) for name, values in found.items()], title)
 
 
 def _ways(options: BenchConfig) -> _Ways:

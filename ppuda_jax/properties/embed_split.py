@@ -148,6 +148,12 @@ def embed_networks(
     return Embedded(*(np.concatenate([getattr(parts[c], n) for c in chunks]) for n in columns))
 
 
+def num_kept(folder: str | os.PathLike[str], num: int) -> int:
+    """How many of networks 0 to `num` a folder of `embed_networks` has, damaged chunks included."""
+    names = (path.stem.split("-") for path in pathlib.Path(folder).expanduser().glob("*-*.npz"))
+    return sum(int(last) - int(first) for first, last in names if int(last) <= num)
+
+
 @dataclasses.dataclass(frozen=True)
 class _Made:
     """A graph without what embedding does not need, small enough to travel between processes."""

@@ -12,7 +12,7 @@ from ppuda_jax.archs.sampling import arch_at, fingerprint
 from ppuda_jax.graphs.from_plan import graph_from_plan
 from ppuda_jax.properties import embed_split
 from ppuda_jax.properties.embed import embed
-from ppuda_jax.properties.embed_split import Networks, embed_networks
+from ppuda_jax.properties.embed_split import Networks, embed_networks, num_kept
 
 NETWORKS = Networks("train")
 
@@ -33,6 +33,7 @@ def test_is_what_embed_says_of_each_network(kept, ghn):
     assert found.fingerprints.tolist() == [fingerprint(config) for config in configs]
     assert found.num_params.tolist() == [plan.num_params for plan in plans]
     assert found.num_nodes.tolist() == [graph.num_nodes for graph in graphs]
+    assert (num_kept(folder, 9), num_kept(folder, 8)) == (7, 6)
     names = sorted(path.name for path in folder.glob("*.npz"))
     assert [n.partition(".")[0] for n in names] == [
         "000000002-000000004",
