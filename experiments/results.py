@@ -223,7 +223,9 @@ def _value(cell: object) -> Any:
         return cell
     if spread := _SPREAD.fullmatch(cell):
         return {"mean": _number(spread[1]), "error": _number(spread[2])}
-    return _number(cell) if re.fullmatch(_NUMBER, cell) else cell or None
+    if cell in ("", "-"):
+        return None
+    return _number(cell) if re.fullmatch(_NUMBER, cell) else cell
 
 
 def _number(text: str) -> int | float:

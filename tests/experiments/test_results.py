@@ -32,8 +32,8 @@ def test_a_table_lines_up():
 
 
 def test_programs_get_numbers():
-    row = ["resnet", "39.3 ± 0.6", "1,620,764", 0.1234567, "-2", "1.5e-07", "never", "", None]
-    header = ["", "top-1", "size", "loss", "gain", "p", "reached", "note", "file"]
+    row = ["resnet", "39.3 ± 0.6", "1,620,764", 0.1234567, "-2", "1.5e-07", "never", "", None, "-"]
+    header = ["", "top-1", "size", "loss", "gain", "p", "reached", "note", "file", "skips"]
     (record,) = report(table(header, [row])).record()["tables"][0]["rows"]
     assert record == {
         "name": "resnet",
@@ -45,6 +45,7 @@ def test_programs_get_numbers():
         "reached": "never",
         "note": None,
         "file": None,
+        "skips": None,
     }
 
 
