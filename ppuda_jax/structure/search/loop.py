@@ -122,7 +122,8 @@ def search(
         raise ValueError(f"seeds must be different numbers, at least one, received {list(seeds)}")
     keys = jax.vmap(jax.random.key)(jnp.asarray(seeds, jnp.uint32))
     run_epoch = jax.jit(_all_seeds(problem, method, settings))
-    state = jax.jit(jax.vmap(lambda key: method.init(jax.random.fold_in(key, 0))))(keys)
+    # Not compiled: programs that draw many arrays take longer to compile than to run by operation.
+    state = jax.vmap(lambda key: method.init(jax.random.fold_in(key, 0)))(keys)
     report = jax.eval_shape(run_epoch, state, keys, 0)[1]
     history = jax.tree.map(
         lambda leaf: np.zeros((leaf.shape[0], settings.epochs, *leaf.shape[1:]), leaf.dtype), report
