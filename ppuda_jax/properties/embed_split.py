@@ -196,7 +196,7 @@ def _graphs(networks: Networks, chunks: Sequence[range], workers: int) -> Iterat
                 waiting.extend(pool.submit(make, p) for p in (next(rest, None),) if p is not None)
                 yield piece
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _pieces(numbers: range) -> list[range]:
