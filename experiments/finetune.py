@@ -7,8 +7,9 @@ Trains the same networks of DeepNets-1M from each initialisation by each optimis
 budget, and prints accuracy before and after, the area under the curve, steps to the accuracy that
 the first initialisation ends with, how many networks end above it and a paired test, and how many
 of its steps an initialisation is worth. `--rate_factors` chooses the rate of each on validation
-images. With `--output`, `table.json`, `curves.png` and `curves.svg` are written there, and an
-interrupted comparison continues.
+images. On a CPU `--driver=executor --at_once=2` trains many networks of one variant in three
+programs; what was compiled is printed. With `--output`, `table.json`, `curves.png` and `curves.svg`
+are written there, and an interrupted comparison continues.
 """
 
 import dataclasses
@@ -16,8 +17,9 @@ import functools
 import math
 import pathlib
 import re
+import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import tqdm
 
@@ -32,7 +34,7 @@ from ppuda_jax.finetune.inits import Init
 from ppuda_jax.finetune.recipe import Recipe, default_rate
 from ppuda_jax.finetune.transfer import fitted_to
 from ppuda_jax.ghn.loaded import LoadedGHN
-from ppuda_jax.runtime.compilation import compilation_cache
+from ppuda_jax.runtime.compilation import CompileCounter, compilation_cache
 from ppuda_jax.visualization.comparisons import draw_comparison
 
 from . import flags
@@ -82,6 +84,10 @@ class FinetuneConfig:
     from_layer: int = described(1, "first layer that orth makes orthogonal")
     shots: int | None = described(None, "only the first training images of each class")
     max_images: int | None = described(None, "only the first test images")
+    driver: Literal["auto", "host", "executor"] = described(
+        "auto", "what runs networks: auto is the host on one CPU device, else the executor"
+    )
+    at_once: int = described(1, "trainings that run at the same time")
     output: str | None = described(None, "folder for results")
     compilation_cache: str | None = described("~/.cache/ppuda_jax/xla", "folder, or none")
 
@@ -96,8 +102,8 @@ class FinetuneConfig:
         for name in self.inits:
             if name not in _KINDS and not _WARM.fullmatch(name):
                 raise ValueError(f"inits are {_INITS}, received {name!r}")
-        if self.num_nets < 1 or self.steps < 1 or self.seeds < 1:
-            raise ValueError("num_nets, steps and seeds must be at least 1")
+        if min(self.num_nets, self.steps, self.seeds, self.at_once) < 1:
+            raise ValueError("num_nets, steps, seeds and at_once must be at least 1")
 
 
 def run(options: FinetuneConfig) -> str:
@@ -115,6 +121,7 @@ def _run(options: FinetuneConfig) -> str:
     from ppuda_jax.checkpoints import load_ghn
     from ppuda_jax.evaluation import choose_networks, load_eval_images
     from ppuda_jax.finetune.deepnets import best_way
+    from ppuda_jax.finetune.in_executor import rooms_of
 
     ghn, spec, own = fitted_to(load_ghn(options.checkpoint), options.dataset, options.data_dir)
     nets = choose_networks(
@@ -148,9 +155,11 @@ def _run(options: FinetuneConfig) -> str:
     recipes = _recipes(options)
     first = next(iter(recipes.values()))
     folder = None if options.output is None else pathlib.Path(options.output).expanduser()
-    with _Bar() as bar:
+    rooms = rooms_of(nets)
+    started = time.perf_counter()
+    with _Bar() as bar, CompileCounter() as compiles:
         rows = compare(
-            [(net, best_way(net, first)) for net in nets],
+            [(net, best_way(net, first, options.driver, rooms=rooms)) for net in nets],
             _inits(options, ghn, own, first, images, parts["test"]),
             recipes,
             images,
@@ -160,6 +169,7 @@ def _run(options: FinetuneConfig) -> str:
             seeds=options.seeds,
             rate_factors=options.rate_factors,
             tuning=parts.get("val"),
+            at_once=options.at_once,
             results_path=folder / "trainings.jsonl" if folder else None,
             identity={
                 "dataset": spec.fingerprint,
@@ -173,7 +183,11 @@ def _run(options: FinetuneConfig) -> str:
         )
     if folder is not None:
         _write(folder, rows, 1 / spec.num_classes)
-    return _table(options, spec.name, rows)
+    spent = (
+        f"{time.perf_counter() - started:.0f} s, {compiles.calls:.0f} programs compiled in "
+        f"{compiles.seconds:.0f} s, {compiles.cache_hits:.0f} of them from the cache"
+    )
+    return f"{_table(options, spec.name, rows)}\n{spent}"
 
 
 def _recipes(options: FinetuneConfig) -> dict[str, Recipe]:

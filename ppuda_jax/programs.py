@@ -297,7 +297,7 @@ class CachedFunction:
           cache: where the programs are, instead of `PROGRAMS`.
         """
         self.function, self.kind = function, kind
-        self._key, self._jit, self._placed = key, jit, placed
+        self.key, self._jit, self._placed = key, jit, placed
         self._cache = PROGRAMS if cache is None else cache
 
     def load(self, *args: Any) -> Compiled:
@@ -305,7 +305,7 @@ class CachedFunction:
         if not self._placed:
             args = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), args)
         return self._cache.load(
-            (self.kind, self._key, _signature(args)),
+            (self.kind, self.key, _signature(args)),
             lambda: self._jit(self.function).lower(*args),
             kind=self.kind,
         )

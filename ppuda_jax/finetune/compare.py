@@ -12,6 +12,7 @@ import functools
 import itertools
 import math
 import os
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -25,6 +26,7 @@ from ppuda_jax.finetune.curve import Curve, area, steps_to
 from ppuda_jax.finetune.inits import Init
 from ppuda_jax.finetune.network import Trainable
 from ppuda_jax.finetune.recipe import Recipe
+from ppuda_jax.finetune.side_by_side import side_by_side
 from ppuda_jax.finetune.trainings import Trained, Trainings
 
 
@@ -81,6 +83,7 @@ def compare(
     rate_factors: Sequence[float] = (),
     tuning: EvalImages | None = None,
     tuning_networks: int = 2,
+    at_once: int = 1,
     results_path: str | os.PathLike[str] | None = None,
     identity: Mapping[str, Any] | None = None,
     progress: Callable[[int, int, Trained], None] | None = None,
@@ -100,6 +103,7 @@ def compare(
         optimiser; none leaves it as it is.
       tuning: images that the choice is made on, which must not be `held_out`.
       tuning_networks: the first ones, on which rates are tried at the whole budget.
+      at_once: trainings that run at the same time.
       results_path: JSONL file of trainings; those that it has already are not done again.
       identity: what else decides the results, for that file; JSON-ready.
       progress: called after each training as (done, in all, newest).
@@ -124,50 +128,53 @@ def compare(
     trainings = Trainings(
         images, recipes, steps=steps, every=every, path=results_path, identity=identity
     )
-    done_of_all = itertools.count(1)
+    done_of_all, lock = itertools.count(1), threading.Lock()
 
-    def train(
+    def job(
         net: EvalNet,
         network: Trainable,
-        optimizer: str,
-        init: str,
+        kind: tuple[str, str],
         rate: float,
         seed: int,
         where: EvalImages,
-        part: str,
-    ) -> Trained:
+        part: str = "",
+    ) -> Callable[[], Trained]:
+        optimizer, init = kind
         start = functools.partial(inits[init], network, seed)
-        trained = trainings.train(
-            net, network, f"{init}{part}", start, optimizer, where, rate=rate, seed=seed
-        )
-        number = next(done_of_all)
-        if progress:
-            progress(number, total, trained)
-        return trained
 
-    rows = []
-    for optimizer, init in kinds:
-        rate = recipes[optimizer].learning_rate
-        if tuning is not None and rate_factors:
-            rates = [factor * rate for factor in rate_factors]
-            scores = [
-                np.mean(
-                    [
-                        _final(train(*pair, optimizer, init, tried, 0, tuning, " (tuning)"))
-                        for pair in tuned
-                    ]
-                )
-                for tried in rates
-            ]
-            rate = rates[int(np.argmax(scores))]
-        done = [
-            [
-                train(net, network, optimizer, init, rate, seed, held_out, "")
-                for seed in range(seeds)
-            ]
-            for net, network in networks
+        def train() -> Trained:
+            trained = trainings.train(
+                net, network, f"{init}{part}", start, optimizer, where, rate=rate, seed=seed
+            )
+            with lock:
+                if progress:
+                    progress(next(done_of_all), total, trained)
+            return trained
+
+        return train
+
+    rates = {kind: recipes[kind[0]].learning_rate for kind in kinds}
+    if tuning is not None and rate_factors:
+        tried = [(kind, factor * rates[kind]) for kind in kinds for factor in rate_factors]
+        jobs = [
+            job(*pair, kind, rate, 0, tuning, " (tuning)") for kind, rate in tried for pair in tuned
         ]
-        rows.append((optimizer, init, rate, done))
+        finals = np.array([_final(trained) for trained in side_by_side(jobs, at_once)])
+        best = finals.reshape(len(kinds), len(rate_factors), -1).mean(axis=2).argmax(axis=1)
+        rates = {
+            kind: rate_factors[found] * rates[kind] for kind, found in zip(kinds, best, strict=True)
+        }
+    jobs = [
+        job(*pair, kind, rates[kind], seed, held_out)
+        for kind in kinds
+        for pair in networks
+        for seed in range(seeds)
+    ]
+    done = iter(side_by_side(jobs, at_once))
+    rows = [
+        (*kind, rates[kind], [[next(done) for _ in range(seeds)] for _ in networks])
+        for kind in kinds
+    ]
     return tuple(_rows(rows, next(iter(inits)), every, steps))
 
 

@@ -1,23 +1,19 @@
 """The networks of splits as what can be trained.
 
-Those of DeepNets-1M are driven from the host, or data of the executor, so that nothing is compiled
-for one of them.
+Those of DeepNets-1M are driven from the host, or data of the executor (`in_executor`), so that
+nothing is compiled for one of them.
 """
 
-import dataclasses
 import functools
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 
-from ppuda_jax.evaluation.executor_runner import why_not_executor
 from ppuda_jax.evaluation.networks import EvalNet
 from ppuda_jax.evaluation.parameters import he_params, initial_params
 from ppuda_jax.evaluation.runners import UnfitError, count_hits
-from ppuda_jax.executor import run
-from ppuda_jax.executor.program import make_program
-from ppuda_jax.executor.tables import CapacityError, pack_params, unpack_params
+from ppuda_jax.finetune.in_executor import Rooms, in_executor
 from ppuda_jax.finetune.network import Trainable, classifier_paths, of_apply
 from ppuda_jax.finetune.recipe import Recipe
 from ppuda_jax.ghn.loaded import LoadedGHN
@@ -32,78 +28,8 @@ from ppuda_jax.hostloop.run import run as host_run
 from ppuda_jax.hostloop.steps import steps_of
 from ppuda_jax.nets.network import Network
 from ppuda_jax.nets.zoo import build_model
-from ppuda_jax.prediction.block_classes import capacity_of
-from ppuda_jax.prediction.meta_batch import build_meta_batch
-from ppuda_jax.prediction.tables import predict_tables
-from ppuda_jax.programs import CachedFunction
 from ppuda_jax.runtime.processors import processors
 from ppuda_jax.tracing.api import trace_graph
-
-
-def in_executor(net: EvalNet, batch_size: int, memory_limit_gib: float = 4.0) -> Trainable:
-    """A network of DeepNets-1M as data of the executor.
-
-    Args:
-      net: the network.
-      batch_size: images of a step.
-      memory_limit_gib: what training it may take.
-
-    Raises:
-      UnfitError: the executor cannot train it.
-    """
-    reason = why_not_executor(net, batch_size, memory_limit_gib * 2**30, training=True)
-    if reason is not None or net.plan is None or net.variant is None:
-        raise UnfitError(f"{net.name} cannot be trained in the executor: {reason}")
-    plan, variant = net.plan, net.variant
-    try:
-        arrays = jax.tree.map(jnp.asarray, build_meta_batch([plan], variant))
-    except CapacityError as error:
-        raise UnfitError(f"{net.name} has no room in the executor: {error}") from error
-    program = make_program(plan, variant)
-
-    def loss(tables, programs, images, labels, key, smoothing):
-        return run.mean_loss(variant, tables, programs, images, labels, key, smoothing)[0]
-
-    def logits(tables, programs, images):
-        return run.logits(variant, tables, programs, images)[0]
-
-    def score(tables, programs, images, labels, weights):
-        return count_hits(logits(tables, programs, images), labels, weights)
-
-    value_and_grad = CachedFunction(jax.value_and_grad(loss), variant, "gradients of networks")
-    cached_score = CachedFunction(score, variant, "scores of networks")
-    cached_logits = CachedFunction(logits, variant, "logits of networks")
-
-    def gradient(tables, state, *batch):
-        return *value_and_grad(tables, arrays.programs, *batch), state
-
-    def pack(params):
-        tables = pack_params([program], [params], capacity_of(variant, 1))
-        return jax.tree.map(jnp.asarray, tables)
-
-    def predict(ghn: LoadedGHN, own: Any = None):
-        function = functools.partial(predict_tables, ghn.config, variant)
-        tables = CachedFunction(function, (ghn.config, variant), "predictors of tables")
-        norm = ghn.config.weight_norm
-        found = tables(ghn.theta, arrays if norm else build_meta_batch([plan], variant, norm))
-        if own is None:
-            return found
-        packed = pack(own)
-        return dataclasses.replace(
-            found, classifier=packed.classifier, classifier_bias=packed.classifier_bias
-        )
-
-    return Trainable(
-        net.name,
-        gradient,
-        lambda tables, state, *batch: cached_score(tables, arrays.programs, *batch),
-        lambda tables, state, images: cached_logits(tables, arrays.programs, images),
-        graph_from_plan(plan),
-        functools.partial(he_params, plan),
-        pack,
-        lambda tables: unpack_params([program], tables)[0],
-        predict,
-    )
 
 
 def on_host(net: EvalNet, batch_size: int) -> Trainable:
@@ -216,6 +142,7 @@ def best_way(
     recipe: Recipe,
     driver: Literal["auto", "host", "executor"] = "auto",
     memory_limit_gib: float = 4.0,
+    rooms: Rooms | None = None,
 ) -> Trainable:
     """A network for a recipe, on the devices that there are.
 
@@ -229,6 +156,7 @@ def best_way(
       driver: "auto" drives it from the host on one CPU device, where compiling executors takes
         longest, and takes the executor elsewhere.
       memory_limit_gib: what training in the executor may take.
+      rooms: of the networks that are going to share programs there, see `in_executor.rooms_of`.
     """
     if net.plan is None:
         return hand_made(net)
@@ -239,7 +167,7 @@ def best_way(
     if driver == "host" or (driver == "auto" and one_cpu):
         return on_host(net, recipe.batch_size)
     try:
-        return in_executor(net, recipe.batch_size, memory_limit_gib)
+        return in_executor(net, recipe.batch_size, memory_limit_gib, rooms)
     except UnfitError:
         return by_itself(net)
 

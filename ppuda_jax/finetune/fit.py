@@ -17,7 +17,7 @@ import optax
 from ppuda_jax.data.batches import TrainingImages
 from ppuda_jax.evaluation.images import EvalImages
 from ppuda_jax.finetune.curve import Curve, Point
-from ppuda_jax.finetune.network import Params, Trainable
+from ppuda_jax.finetune.network import Params, Traced, Trainable
 from ppuda_jax.finetune.recipe import Recipe, cut_out
 from ppuda_jax.programs import CachedFunction
 
@@ -80,23 +80,21 @@ def fit(
             f"the recipe has batches of {recipe.batch_size} images, received {found}: load the "
             "training images with the recipe's batch_size"
         )
-    optimiser = recipe.make_optimiser()
     if start is None:
-        params = jax.tree.map(jnp.array, params)  # the step is given its arguments
-        now = Snapshot(params, optimiser.init(params), network.state)
+        now = beginning(network, params, recipe)
         now = dataclasses.replace(now, points=(_point(network, now, held_out, 0, None, 0.0),))
     else:
-        now = _copied(start, jnp.array)
-    advance = _advance(network, images, recipe, steps, seed)
+        now = _copied(start)
+    advance = make_step(network, images, recipe, steps, seed)
     if now.points[-1].step < steps:
         # What a step needs is compiled by one that is thrown away, so that times are of training.
-        blank = _copied(now, jnp.array)
+        blank = _copied(now)
         jax.block_until_ready(advance(blank.params, blank.optimiser, blank.state, 0))
     for stop in stops:
         before = now.points[-1]
         if stop <= before.step:
             continue
-        kept = jax.tree.map(jnp.array, (now.params, now.state))
+        kept = jax.tree.map(np.array, (now.params, now.state))
         params, opt_state, state = now.params, now.optimiser, now.state
         losses, seconds = [], before.seconds
         started = time.perf_counter()
@@ -112,14 +110,14 @@ def fit(
         point = _point(network, now, held_out, stop, float(numbers.mean()), seconds)
         now = dataclasses.replace(now, points=(*now.points, point))
         if save is not None:
-            save(_copied(now, np.array))
+            save(_copied(now))
     return Curve(now.points, None, now.params, now.state)
 
 
-def _copied(snapshot: Snapshot, copy: Callable[[Any], Any]) -> Snapshot:
-    """The step is given its arguments, so what stays needs arrays of its own."""
+def _copied(snapshot: Snapshot) -> Snapshot:
+    """The step is given its arguments, so what stays needs arrays of its own, on the host."""
     values = (snapshot.params, snapshot.optimiser, snapshot.state)
-    params, optimiser, state = jax.tree.map(copy, values)
+    params, optimiser, state = jax.tree.map(np.array, values)
     return Snapshot(params, optimiser, state, snapshot.points)
 
 
@@ -142,43 +140,96 @@ def _stops(steps: int, every: int | Sequence[int] | None) -> list[int]:
     return sorted({*inner, steps})
 
 
-def _advance(
+Step = Callable[[Params, Any, Any, int], tuple[Params, Any, Any, jax.Array]]
+"""(params, state of the optimiser, state, number) -> the three after it, loss []; the first two
+are donated."""
+
+
+def make_step(
     network: Trainable, images: TrainingImages, recipe: Recipe, steps: int, seed: int
-) -> Callable[[Params, Any, Any, int], tuple[Params, Any, Any, jax.Array]]:
-    """One step, by its number; parameters and state of the optimiser are donated."""
+) -> Step:
+    """What `fit` does `steps` times, numbered from 0: one program, if JAX can trace the network.
+
+    Args:
+      network: what is trained.
+      images: training images.
+      recipe: how.
+      steps: updates in all, which the learning rate falls along.
+      seed: of augmentation and dropout.
+    """
     resident = jax.tree.map(jnp.asarray, images.resident)
-    load, update, keys = _load(images, recipe), _update(recipe), jax.random.key(seed)
-    smoothing = jnp.float32(recipe.label_smoothing)
+    step: Callable[..., Any] = _parts(network, images, recipe)
+    if network.traced is not None:
+        step = functools.partial(_whole(network.traced, images, recipe), network.traced.data)
+    smoothing, own = np.float32(recipe.label_smoothing), np.uint32(seed)
 
     def advance(
         params: Params, opt_state: Any, state: Any, number: int
     ) -> tuple[Params, Any, Any, jax.Array]:
-        rate = jnp.float32(recipe.rate(number / steps))
-        image_key, own_key = jax.random.split(jax.random.fold_in(keys, number))
-        pixels, labels = load(resident, images.batch(number), image_key)
-        loss, gradient, state = network.gradient(params, state, pixels, labels, own_key, smoothing)
-        params, opt_state = update(params, opt_state, gradient, rate)
-        return params, opt_state, state, loss
+        rate = np.float32(recipe.rate(number / steps))
+        batch = images.batch(number)
+        numbers = own, np.int32(number), rate, smoothing
+        return step(params, opt_state, state, resident, batch, *numbers)
 
     return advance
 
 
-def _load(images: TrainingImages, recipe: Recipe) -> CachedFunction:
-    """What makes images of a batch, augmented, with holes."""
+def beginning(network: Trainable, params: Params, recipe: Recipe) -> Snapshot:
+    """Where training from some parameters begins, in arrays of its own.
 
-    def load(resident, batch, key):
-        image_key, hole_key = jax.random.split(key)
+    Zeros are in the place of the optimiser's first state, which the first update makes.
+    """
+    shapes = jax.eval_shape(recipe.make_optimiser().init, params)
+    blank = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+    return Snapshot(jax.tree.map(np.array, params), blank, network.state)
+
+
+def _whole(traced: Traced, images: TrainingImages, recipe: Recipe) -> CachedFunction:
+    """A step as one program: images, gradient and update."""
+    load, update = _load(images, recipe), _update(recipe)
+
+    def step(data, params, opt_state, state, resident, batch, seed, number, rate, smoothing):
+        pixels, labels, key = load(resident, batch, seed, number)
+        loss, slope, state = traced.gradient(data, params, state, pixels, labels, key, smoothing)
+        return *update(params, opt_state, slope, number, rate), state, loss
+
+    key = (traced.key, load.key, update.key)
+    jit = functools.partial(jax.jit, donate_argnums=(1, 2))
+    return CachedFunction(step, key, "steps of networks", jit=jit)
+
+
+def _parts(network: Trainable, images: TrainingImages, recipe: Recipe) -> Callable[..., Any]:
+    """The same step of a network that the host drives: a program before it and one after it."""
+    load, update = _load(images, recipe), _update(recipe)
+
+    def step(params, opt_state, state, resident, batch, seed, number, rate, smoothing):
+        pixels, labels, key = load(resident, batch, seed, number)
+        loss, slope, state = network.gradient(params, state, pixels, labels, key, smoothing)
+        return *update(params, opt_state, slope, number, rate), state, loss
+
+    return step
+
+
+def _load(images: TrainingImages, recipe: Recipe) -> CachedFunction:
+    """What makes images of a batch, augmented, with holes, and the key of the network's own."""
+
+    def load(resident, batch, seed, number):
+        key = jax.random.fold_in(jax.random.key(seed), number)
+        image_key, own_key = jax.random.split(key)
+        image_key, hole_key = jax.random.split(image_key)
         pixels, labels = images.load(resident, batch, image_key)
-        return cut_out(pixels, hole_key, recipe.cutout), labels
+        return cut_out(pixels, hole_key, recipe.cutout), labels, own_key
 
     return CachedFunction(load, (images.spec, type(images), recipe.cutout), "loads of images")
 
 
 def _update(recipe: Recipe) -> CachedFunction:
-    """An update by the optimiser, whatever the learning rate."""
+    """An update by the optimiser, whatever the learning rate; the first one makes its state."""
     optimiser = recipe.make_optimiser()
 
-    def update(params, opt_state, gradient, rate):
+    def update(params, opt_state, gradient, number, rate):
+        first = optimiser.init(params)
+        opt_state = jax.tree.map(lambda a, b: jnp.where(number == 0, a, b), first, opt_state)
         rates = {**opt_state.hyperparams, "learning_rate": rate}
         opt_state = opt_state._replace(hyperparams=rates)
         with jax.numpy_dtype_promotion("standard"):  # Adam raises floats to an integer power

@@ -31,6 +31,26 @@ Score = Callable[..., jax.Array]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
+class Traced:
+    """A gradient that JAX can trace, so that a whole step of training is one program.
+
+    Attributes:
+      gradient: `(data, params, state, images, labels, key, smoothing)`, as `Gradient`.
+      data: arrays by which networks that share its programs differ; pytree.
+      key: what decides the function.
+    """
+
+    gradient: Callable[..., tuple[jax.Array, Params, Any]]
+    data: Any
+    key: Hashable
+
+    def compiled(self) -> Gradient:
+        """The gradient alone, as a program of its own."""
+        cached = CachedFunction(self.gradient, self.key, "gradients of networks")
+        return lambda *batch: cached(self.data, *batch)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Trainable:
     """A network that can be trained.
 
@@ -46,6 +66,7 @@ class Trainable:
       predict: `Params` that a hypernetwork predicts; with the network's own pytree as a second
         argument, the classifier is taken from there (paper, section 5.3).
       state: what it keeps besides its parameters at the start.
+      traced: the gradient once more, if JAX can trace it; None if the host drives the network.
     """
 
     name: str
@@ -58,6 +79,7 @@ class Trainable:
     unpack: Callable[[Params], Any]
     predict: Callable[..., Params]
     state: Any = ()
+    traced: Traced | None = None
 
 
 def of_apply(
@@ -109,13 +131,13 @@ def of_apply(
         return count_hits(logits(params, state, images), labels, weights)
 
     key = (apply_fn, train, auxiliary) if key is None else key
-    value_and_grad = CachedFunction(
-        jax.value_and_grad(loss, has_aux=True), key, "gradients of networks"
-    )
 
-    def gradient(params, *rest):
-        (value, state), gradient = value_and_grad(params, *rest)
-        return value, gradient, state
+    def gradient(data, *batch):
+        del data
+        (value, state), slope = jax.value_and_grad(loss, has_aux=True)(*batch)
+        return value, slope, state
+
+    traced = Traced(gradient, (), key)
 
     def predict(ghn: LoadedGHN, own: Any = None):
         if graph is None:
@@ -125,7 +147,7 @@ def of_apply(
 
     return Trainable(
         name,
-        gradient,
+        traced.compiled(),
         CachedFunction(score, key, "scores of networks"),
         CachedFunction(logits, key, "logits of networks"),
         graph,
@@ -134,6 +156,7 @@ def of_apply(
         lambda params: params,
         predict,
         dict(state or {}),
+        traced,
     )
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -52,7 +53,10 @@ class Trained:
 
 
 class Trainings:
-    """Trains networks at one budget; a training that its file has is not done again."""
+    """Trains networks at one budget; a training that its file has is not done again.
+
+    For any number of threads.
+    """
 
     def __init__(
         self,
@@ -77,7 +81,7 @@ class Trainings:
         Raises:
           ValueError: the file is of other trainings.
         """
-        self._images, self._recipes = images, recipes
+        self._images, self._recipes, self._lock = images, recipes, threading.Lock()
         self._steps, self._every, self._file = steps, every, None
         if path is not None:
             told = {**(identity or {}), "steps": steps, "every": every}
@@ -116,10 +120,12 @@ class Trainings:
         known = self._file.get(done.key) if self._file else None
         if known is not None:
             return known
+        with self._lock:  # threads that want the same images wait for one of them to load these
+            images = self._images(seed)
         curve = fit(
             network,
             start(),
-            self._images(seed),
+            images,
             held_out,
             recipe,
             steps=self._steps,
@@ -128,5 +134,6 @@ class Trainings:
         )
         done = dataclasses.replace(done, curve=curve.to_dict())
         if self._file:
-            self._file.add(done)
+            with self._lock:
+                self._file.add(done)
         return done

@@ -1,7 +1,7 @@
 """Trains many networks, and keeps them as teachers."""
 
-import concurrent.futures
 import dataclasses
+import functools
 import itertools
 import math
 import pathlib
@@ -9,16 +9,16 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
-
 from ppuda_jax.data.batches import TrainingImages
 from ppuda_jax.evaluation.images import EvalImages
 from ppuda_jax.evaluation.networks import EvalNet
 from ppuda_jax.evaluation.results import ResultFile
 from ppuda_jax.finetune.deepnets import best_way
 from ppuda_jax.finetune.fit import fit
+from ppuda_jax.finetune.in_executor import Rooms, rooms_of
 from ppuda_jax.finetune.inits import Init
 from ppuda_jax.finetune.recipe import Recipe
+from ppuda_jax.finetune.side_by_side import side_by_side
 from ppuda_jax.teachers.record import TeacherRecord, save_teacher
 
 INDEX = "networks.jsonl"
@@ -114,13 +114,12 @@ class Zoo:
             )
         kept = ResultFile(self.folder / INDEX, self._identity, Ended)
         lock, done = threading.Lock(), itertools.count(1)
-        x64 = bool(jax.config.read("jax_enable_x64"))  # threads have settings of their own
+        rooms = rooms_of(nets)
 
         def one(net: EvalNet, seed: int) -> Ended:
-            with jax.enable_x64(x64):
-                ended = kept.get((*net.key, seed))
-                known = ended is not None and self._is_whole(ended)
-                ended = ended if ended is not None and known else self._train(net, seed)
+            ended = kept.get((*net.key, seed))
+            known = ended is not None and self._is_whole(ended)
+            ended = ended if ended is not None and known else self._train(net, seed, rooms)
             with lock:
                 if not known:
                     kept.add(ended)
@@ -128,12 +127,8 @@ class Zoo:
                     progress(next(done), len(nets) * seeds, ended)
             return ended
 
-        pool = concurrent.futures.ThreadPoolExecutor(at_once, "zoo")
-        try:
-            jobs = [pool.submit(one, net, seed) for seed in range(seeds) for net in nets]
-            return tuple(job.result() for job in jobs)
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)  # whoever interrupts waits for nothing
+        jobs = [functools.partial(one, net, seed) for seed in range(seeds) for net in nets]
+        return tuple(side_by_side(jobs, at_once))
 
     @property
     def _identity(self) -> dict[str, Any]:
@@ -150,8 +145,8 @@ class Zoo:
         """Whether a network need not be trained again."""
         return ended.diverged_at is not None or (self.folder / ended.file).exists()
 
-    def _train(self, net: EvalNet, seed: int) -> Ended:
-        network, images = best_way(net, self.recipe), self.images(seed)
+    def _train(self, net: EvalNet, seed: int, rooms: Rooms) -> Ended:
+        network, images = best_way(net, self.recipe, rooms=rooms), self.images(seed)
         curve = fit(
             network,
             self.init(network, seed),

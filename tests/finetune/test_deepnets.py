@@ -3,23 +3,20 @@
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ppuda_jax.evaluation.executor_runner import executor_bytes
 from ppuda_jax.evaluation.networks import EvalNet
 from ppuda_jax.evaluation.runners import UnfitError
-from ppuda_jax.executor import run
 from ppuda_jax.executor.tables import Tables
-from ppuda_jax.finetune.deepnets import best_way, by_itself, hand_made, in_executor, on_host
+from ppuda_jax.finetune.deepnets import best_way, by_itself, hand_made, on_host
 from ppuda_jax.finetune.fit import fit
+from ppuda_jax.finetune.in_executor import in_executor
 from ppuda_jax.finetune.inits import he, orthogonal, postprocessed, predicted
 from ppuda_jax.finetune.recipe import Recipe
 from ppuda_jax.ghn.config import GHNConfig
 from ppuda_jax.ghn.loaded import LoadedGHN
 from ppuda_jax.ghn.model import init_theta
-from ppuda_jax.prediction.meta_batch import build_meta_batch
 from tests.close import assert_close
 from tests.evaluation.given import small_nets
 from tests.networks import plan_of
@@ -144,21 +141,3 @@ def test_the_driver_decides_how_networks_are_trained(net):
     assert isinstance(executor.pack(executor.initial(0)), Tables)
     alone = best_way(net, RECIPE, "executor", memory_limit_gib=0.001)
     assert isinstance(alone.pack(alone.initial(0)), dict)
-
-
-def test_the_memory_that_training_is_expected_to_take_is_about_what_xla_takes():
-    (net,) = small_nets(1)
-    arrays = jax.tree.map(jnp.asarray, build_meta_batch([net.plan], net.variant))
-
-    def loss(tables, images, labels):
-        return run.mean_loss(net.variant, tables, arrays.programs, images, labels, None)[0]
-
-    network = in_executor(net, 12)
-    shapes = jax.eval_shape(lambda: network.pack(network.initial(0)))
-    images = jax.ShapeDtypeStruct((12, 32, 32, 3), jnp.float32)
-    labels = jax.ShapeDtypeStruct((12,), jnp.int32)
-    compiled = jax.jit(jax.grad(loss)).lower(shapes, images, labels).compile()
-    memory = compiled.memory_analysis()
-    # The state of an optimiser is as large as the parameters.
-    measured = memory.temp_size_in_bytes + 2 * memory.argument_size_in_bytes
-    assert 0.5 < executor_bytes(net.variant, 12, 10, training=True) / measured < 2.5

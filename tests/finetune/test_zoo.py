@@ -22,7 +22,7 @@ NETS = [EvalNet("train", i, plan.config, None, 3, 32) for i, plan in enumerate(P
 
 @pytest.fixture
 def zoo(tmp_path, train_images, held_out, monkeypatch):
-    by_host = lambda net, recipe: on_host(net, recipe.batch_size)  # noqa: E731
+    by_host = lambda net, recipe, rooms: on_host(net, recipe.batch_size)  # noqa: E731
     monkeypatch.setattr(zoo_module, "best_way", by_host)  # on one CPU device it is the best
     return Zoo(tmp_path, he(), "he", lambda seed: train_images, held_out, Recipe(batch_size=8), 2)
 
