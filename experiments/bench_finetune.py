@@ -3,9 +3,9 @@
     python -m experiments.bench_finetune --num_nets=6 --max_variants=1 --batch_size=32
 
 Every network takes the steps of `ppuda_jax.finetune.fit` (images, gradient, update by SGD) each way
-by turns, so that ratios hold on a busy machine. Compiling is not part of a step; its seconds are
-shown beside, from no cache: the executor's are those of its first network, as the others share its
-programs. Images are scikit-learn's digits.
+by turns, so that ratios hold on a busy machine; seconds of processors hold better. Compiling is not
+part of a step; its seconds are shown beside, from no cache: the executor's are those of its first
+network, as the others share its programs. Images are scikit-learn's digits.
 """
 
 import dataclasses
@@ -56,18 +56,20 @@ class Timing:
       name: of the network.
       operations: of its plan.
       step: seconds of a step, median of the turns, for each of `WAYS`.
+      cpu: seconds of processors that it takes, likewise.
       first: seconds until the first step is over, for each of them.
     """
 
     name: str
     operations: int
     step: tuple[float, ...]
+    cpu: tuple[float, ...]
     first: tuple[float, ...]
 
     @property
-    def ratio(self) -> float:
-        """The executor's step to the network's own."""
-        return self.step[1] / self.step[0]
+    def ratios(self) -> tuple[float, float]:
+        """The executor's step to the network's own: of seconds, and of those of processors."""
+        return self.step[1] / self.step[0], self.cpu[1] / self.cpu[0]
 
 
 class _Way:
@@ -80,16 +82,18 @@ class _Way:
         self._now = now.params, now.optimiser, now.state
         self._number, self._step = 0, make_step(network, images, recipe, 10**6, 0)
 
-    def seconds(self, steps: int) -> float:
-        """Mean of some steps."""
+    def seconds(self, steps: int) -> tuple[float, float]:
+        """Mean of some steps: seconds, and seconds of processors."""
         import jax
 
-        started = time.perf_counter()
+        started = np.array([time.perf_counter(), time.process_time()])
         for _ in range(steps):
             *self._now, _ = self._step(*self._now, self._number)
             self._number += 1
         jax.block_until_ready(self._now)
-        return (time.perf_counter() - started) / steps
+        ended = np.array([time.perf_counter(), time.process_time()])
+        spent, of_processors = ((ended - started) / steps).tolist()
+        return spent, of_processors
 
 
 def run(options: BenchConfig) -> str:
@@ -123,10 +127,10 @@ def run(options: BenchConfig) -> str:
     with compilation_cache(options.compilation_cache), freed_memory_kept():
         for net in nets:
             ways = [_Way(make(net), images, recipe) for make in makers]
-            first = tuple(way.seconds(1) for way in ways)
+            first = tuple(way.seconds(1)[0] for way in ways)
             turns = [[way.seconds(options.block) for way in ways] for _ in range(options.rounds)]
-            step = tuple(np.median(turns, axis=0).tolist())
-            timings.append(Timing(net.name, len(net.plan.ops), step, first))
+            step, cpu = (tuple(row) for row in np.median(turns, axis=0).T.tolist())
+            timings.append(Timing(net.name, len(net.plan.ops), step, cpu, first))
             print(report_line(timings[-1]), flush=True)
     return f"\n{machine(options)}\n\n{report(timings)}"
 
@@ -144,19 +148,19 @@ def machine(options: BenchConfig) -> str:
 def report_line(timing: Timing) -> str:
     """What is said of a network once it is timed."""
     steps = ", ".join(f"{way} {s:.3f} s" for way, s in zip(WAYS, timing.step, strict=True))
-    return f"{timing.name}: {steps}, executor to own {timing.ratio:.2f}"
+    return f"{timing.name}: {steps}, executor to own {timing.ratios[0]:.2f}"
 
 
 def report(timings: Sequence[Timing]) -> str:
     """The table: a row per network, their medians, and seconds until the first step."""
+    numbers = np.array([[*t.step, t.ratios[0], *t.cpu, t.ratios[1], *t.first] for t in timings])
     rows: list[list[object]] = [
-        [t.name, t.operations, *t.step, t.ratio, *(f"{s:.1f}" for s in t.first)] for t in timings
+        [t.name, t.operations, *row] for t, row in zip(timings, numbers.tolist(), strict=True)
     ]
-    medians = np.median([[*t.step, t.ratio] for t in timings], axis=0).tolist()
-    first = np.array([t.first for t in timings])
-    rows.append(["median", None, *medians, *(f"{s:.1f}" for s in np.median(first, axis=0))])
-    rows.append(["sum", None, *[None] * 4, *(f"{s:.1f}" for s in first.sum(axis=0))])
+    rows.append(["median", None, *np.median(numbers, axis=0).tolist()])
+    rows.append(["sum", None, *[None] * 8, *numbers[:, 8:].sum(axis=0).tolist()])
     header = ["network", "operations", *(f"{way}, s" for way in WAYS), "executor / own"]
+    header += [*(f"{way}, CPU s" for way in WAYS), "of CPU s"]
     return flags.table(header + [f"{way}, first" for way in WAYS], rows)
 
 
