@@ -156,7 +156,7 @@ def _run(options: FinetuneConfig) -> str:
     first = next(iter(recipes.values()))
     folder = None if options.output is None else pathlib.Path(options.output).expanduser()
     rooms = rooms_of(nets)
-    started = time.perf_counter()
+    started, cpu = time.perf_counter(), time.process_time()
     with _Bar() as bar, CompileCounter() as compiles:
         rows = compare(
             [(net, best_way(net, first, options.driver, rooms=rooms)) for net in nets],
@@ -184,7 +184,8 @@ def _run(options: FinetuneConfig) -> str:
     if folder is not None:
         _write(folder, rows, 1 / spec.num_classes)
     spent = (
-        f"{time.perf_counter() - started:.0f} s, {compiles.calls:.0f} programs compiled in "
+        f"{time.perf_counter() - started:.0f} s ({time.process_time() - cpu:.0f} s of processors), "
+        f"{compiles.calls:.0f} programs compiled in "
         f"{compiles.seconds:.0f} s, {compiles.cache_hits:.0f} of them from the cache"
     )
     return f"{_table(options, spec.name, rows)}\n{spent}"

@@ -128,54 +128,88 @@ def compare(
     trainings = Trainings(
         images, recipes, steps=steps, every=every, path=results_path, identity=identity
     )
-    done_of_all, lock = itertools.count(1), threading.Lock()
+    work = _Work(trainings, inits, total, progress)
+    rates = {kind: recipes[kind[0]].learning_rate for kind in kinds}
+    if tuning is not None and rate_factors:
+        rates = _best_rates(work, rates, rate_factors, tuned, tuning, at_once)
+    jobs = [  # network by network, so that one that is interrupted has pairs
+        work.job(*pair, kind, rates[kind], seed, held_out)
+        for pair in networks
+        for seed in range(seeds)
+        for kind in kinds
+    ]
+    done = iter(side_by_side(jobs, at_once))
+    by_network = [[[next(done) for _ in kinds] for _ in range(seeds)] for _ in networks]
+    rows = [
+        (*kind, rates[kind], [[of_seed[n] for of_seed in each] for each in by_network])
+        for n, kind in enumerate(kinds)
+    ]
+    return tuple(_rows(rows, next(iter(inits)), every, steps))
+
+
+Kind = tuple[str, str]
+"""(optimiser, initialisation)."""
+
+
+class _Work:
+    """The trainings of a comparison, as jobs that report when they are done."""
+
+    def __init__(
+        self,
+        trainings: Trainings,
+        inits: Mapping[str, Init],
+        total: int,
+        progress: Callable[[int, int, Trained], None] | None,
+    ) -> None:
+        self._trainings, self._inits = trainings, inits
+        self._total, self._progress = total, progress
+        self._done, self._lock = itertools.count(1), threading.Lock()
 
     def job(
+        self,
         net: EvalNet,
         network: Trainable,
-        kind: tuple[str, str],
+        kind: Kind,
         rate: float,
         seed: int,
         where: EvalImages,
         part: str = "",
     ) -> Callable[[], Trained]:
+        """One training."""
         optimizer, init = kind
-        start = functools.partial(inits[init], network, seed)
+        start = functools.partial(self._inits[init], network, seed)
 
         def train() -> Trained:
-            trained = trainings.train(
+            trained = self._trainings.train(
                 net, network, f"{init}{part}", start, optimizer, where, rate=rate, seed=seed
             )
-            with lock:
-                if progress:
-                    progress(next(done_of_all), total, trained)
+            with self._lock:
+                if self._progress:
+                    self._progress(next(self._done), self._total, trained)
             return trained
 
         return train
 
-    rates = {kind: recipes[kind[0]].learning_rate for kind in kinds}
-    if tuning is not None and rate_factors:
-        tried = [(kind, factor * rates[kind]) for kind in kinds for factor in rate_factors]
-        jobs = [
-            job(*pair, kind, rate, 0, tuning, " (tuning)") for kind, rate in tried for pair in tuned
-        ]
-        finals = np.array([_final(trained) for trained in side_by_side(jobs, at_once)])
-        best = finals.reshape(len(kinds), len(rate_factors), -1).mean(axis=2).argmax(axis=1)
-        rates = {
-            kind: rate_factors[found] * rates[kind] for kind, found in zip(kinds, best, strict=True)
-        }
+
+def _best_rates(
+    work: _Work,
+    rates: Mapping[Kind, float],
+    factors: Sequence[float],
+    networks: Sequence[tuple[EvalNet, Trainable]],
+    tuning: EvalImages,
+    at_once: int,
+) -> dict[Kind, float]:
+    """The rate at which each kind is best on images of their own; of equal ones the first."""
     jobs = [
-        job(*pair, kind, rates[kind], seed, held_out)
-        for kind in kinds
+        work.job(*pair, kind, factor * rate, 0, tuning, " (tuning)")
+        for kind, rate in rates.items()
+        for factor in factors
         for pair in networks
-        for seed in range(seeds)
     ]
-    done = iter(side_by_side(jobs, at_once))
-    rows = [
-        (*kind, rates[kind], [[next(done) for _ in range(seeds)] for _ in networks])
-        for kind in kinds
-    ]
-    return tuple(_rows(rows, next(iter(inits)), every, steps))
+    finals = np.array([_final(trained) for trained in side_by_side(jobs, at_once)])
+    means = finals.reshape(len(rates), len(factors), len(networks)).mean(axis=2)
+    pairs = zip(rates.items(), means.argmax(axis=1), strict=True)
+    return {kind: factors[best] * rate for (kind, rate), best in pairs}
 
 
 def _final(trained: Trained) -> float:
