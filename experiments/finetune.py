@@ -156,6 +156,7 @@ def _run(options: FinetuneConfig) -> str:
     first = next(iter(recipes.values()))
     folder = None if options.output is None else pathlib.Path(options.output).expanduser()
     rooms = rooms_of(nets)
+    images(0)  # what is counted below is of the networks alone
     started, cpu = time.perf_counter(), time.process_time()
     with _Bar() as bar, CompileCounter() as compiles:
         rows = compare(

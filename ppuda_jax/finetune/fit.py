@@ -157,7 +157,7 @@ def make_step(
       steps: updates in all, which the learning rate falls along.
       seed: of augmentation and dropout.
     """
-    resident = jax.tree.map(jnp.asarray, images.resident)
+    resident = jax.device_put(images.resident)  # `asarray` would compile a program for each shape
     step: Callable[..., Any] = _parts(network, images, recipe)
     if network.traced is not None:
         step = functools.partial(_whole(network.traced, images, recipe), network.traced.data)

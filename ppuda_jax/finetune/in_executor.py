@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ppuda_jax.evaluation.executor_runner import why_not_executor
@@ -90,7 +89,7 @@ def in_executor(
         arrays = build_meta_batch([plan], variant)
     except CapacityError as error:
         raise UnfitError(f"{net.name} has no room in the executor: {error}") from error
-    program, programs = make_program(plan, variant), jax.tree.map(jnp.asarray, arrays.programs)
+    program, programs = make_program(plan, variant), jax.device_put(arrays.programs)
     room = (rooms or {}).get(variant) or capacity_of(variant, 1)
     traced = Traced(functools.partial(_gradient, variant), programs, variant)
     score = CachedFunction(functools.partial(_score, variant), variant, "scores of networks")

@@ -38,15 +38,22 @@ def test_table_and_files(monkeypatch, tmp_path):
         max_images=64,
         compilation_cache=None,
         output=str(tmp_path / "out"),
+        at_once=2,
     )
     text = finetune.run(options)
-    assert asked["every"] == 1 and asked["inits"] == ["he", "predicted", "warm5"]
+    assert (asked["every"], asked["at_once"]) == (1, 2) and asked["inits"] == [
+        "he",
+        "predicted",
+        "warm5",
+    ]
     assert {name: r.learning_rate for name, r in asked["recipes"].items()} == {
         "sgd": 0.025,
         "adam": 1e-3,
     }
     assert len(asked["names"]) == 2
-    *_, he, predicted = ([cell.strip() for cell in line.split("|")] for line in text.splitlines())
+    *lines, spent = text.splitlines()
+    assert "s of processors), 0 programs compiled in 0 s, 0 of them" in spent
+    *_, he, predicted = ([cell.strip() for cell in line.split("|")] for line in lines)
     assert he[1:-1] == [
         "sgd",
         "he",
