@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from experiments import proxies, search
+from experiments import properties, proxies, search
+from ppuda_jax.properties.ground_truth import Measured
 from ppuda_jax.structure import nasbench201
 
 
@@ -32,6 +33,29 @@ def test_searches_on_the_table_are_kept(table, tmp_path, capsys):
     assert len((tmp_path / "history.jsonl").read_text().splitlines()) == 1 + 2 * 3 * 30
     search.main(command)
     assert capsys.readouterr().out == printed
+
+
+def test_ranks_by_the_accuracy_that_embeddings_predict(tmp_path, capsys, monkeypatch):
+    def measured(options, dataset, nets, folder):
+        assert (len(nets), options.steps, folder) == (10, 7, tmp_path)
+        points = {"points": []}
+        return tuple(
+            Measured(n.split, n.index, n.fingerprint, 1, number / 10, 0.1, 1.0, points)
+            for number, n in enumerate(nets)
+        )
+
+    monkeypatch.setattr(properties, "measure", measured)
+    search.main(
+        [
+            *("--space=deepnets", "--dataset=digits", "--method=property", "--queries=2"),
+            *("--pool=10", "--pool_steps=7", f"--output={tmp_path}", "--compilation_cache=none"),
+        ]
+    )
+    assert "--split=search --index=" in capsys.readouterr().out
+    (winner,) = json.loads((tmp_path / "table.json").read_text())["winners"]
+    history = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines()]
+    scores = [query["score"] for query in history[1:]]
+    assert len(scores) == 2 and winner["score"] == max(scores) and 0 < max(scores) < 100
 
 
 @pytest.mark.parametrize(
