@@ -70,9 +70,9 @@ class Found:
                 )
             )
         every = [nb.from_text(text) for text in table.cells]
-        skips = np.mean([skip_count(cell, nb.NAMES) for cell in every])
+        average = np.mean([skip_count(cell, nb.NAMES) for cell in every])
         rank = f"{(len(every) - 1) / 2:.0f}"
-        return [*rows, ("all cells", "-", *nb.summary(table, every), rank, f"{skips:.1f}")]
+        return [*rows, ("all cells", "-", *nb.summary(table, every), rank, f"{average:.1f}")]
 
     def against_all(self, table: nb.Table) -> list[str]:
         """How far the picks of several seeds are above the mean of all cells on CIFAR-10."""

@@ -18,7 +18,6 @@ from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from ppuda_jax.structure.discretise import Choice
@@ -77,10 +76,10 @@ def trained(
       settings: the budget.
     """
 
-    def inputs(choice: Choice, seed: int) -> tuple[jax.Array, dict[Edge, np.int32]]:
+    def inputs(choice: Choice, seed: int) -> tuple[jax.Array, dict[Edge, jax.Array]]:
         return jax.random.key(seed), as_numbers(choice)
 
-    def weights(inputs: tuple[jax.Array, dict[Edge, np.int32]]) -> Any:
+    def weights(inputs: tuple[jax.Array, dict[Edge, jax.Array]]) -> Any:
         key, numbers = inputs
         method = fixed(problem, optimizer, numbers)
 
@@ -113,9 +112,9 @@ def predicted(predictor: Predictor) -> Source:
     return Source("predicted", lambda choice, seed: predictor.inputs(choice), predictor.weights)
 
 
-def as_numbers(choice: Choice) -> dict[Edge, np.int32]:
+def as_numbers(choice: Choice) -> dict[Edge, jax.Array]:
     """A choice as data."""
-    return {edge: np.int32(number) for edge, number in choice.items()}
+    return {edge: jnp.asarray(number, jnp.int32) for edge, number in choice.items()}
 
 
 class Judge:

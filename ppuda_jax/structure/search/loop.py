@@ -154,7 +154,7 @@ def _all_seeds(problem: Problem, method: Method, settings: SearchSettings) -> Ca
 
     # Mapped over seeds a conditional computes all of its branches.
     def each(states: Any, keys: jax.Array, number: jax.Array) -> tuple[Any, EpochReport]:
-        return jax.lax.map(lambda pair: epoch(*pair, number), (states, keys))
+        return jax.lax.map(lambda pair: epoch(pair[0], pair[1], number), (states, keys))
 
     return each
 
