@@ -132,7 +132,7 @@ def run(options: BenchConfig) -> str:
             step, cpu = (tuple(row) for row in np.median(turns, axis=0).T.tolist())
             timings.append(Timing(net.name, len(net.plan.ops), step, cpu, first))
             print(report_line(timings[-1]), flush=True)
-    return f"\n{machine(options)}\n\n{report(timings)}"
+    return flags.report("", machine(options), "", times_table(timings))
 
 
 def machine(options: BenchConfig) -> str:
@@ -151,7 +151,7 @@ def report_line(timing: Timing) -> str:
     return f"{timing.name}: {steps}, executor to own {timing.ratios[0]:.2f}"
 
 
-def report(timings: Sequence[Timing]) -> str:
+def times_table(timings: Sequence[Timing]) -> str:
     """The table: a row per network, their medians, and seconds until the first step."""
     numbers = np.array([[*t.step, t.ratios[0], *t.cpu, t.ratios[1], *t.first] for t in timings])
     rows: list[list[object]] = [

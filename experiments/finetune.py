@@ -189,7 +189,7 @@ def _run(options: FinetuneConfig) -> str:
         f"{compiles.calls:.0f} programs compiled in "
         f"{compiles.seconds:.0f} s, {compiles.cache_hits:.0f} of them from the cache"
     )
-    return f"{_table(options, spec.name, rows)}\n{spent}"
+    return flags.report(_table(options, spec.name, rows), spent)
 
 
 def _recipes(options: FinetuneConfig) -> dict[str, Recipe]:

@@ -13,7 +13,7 @@ def test_ratios_are_of_the_same_network_and_compiling_is_beside():
         Timing("test-3", 50, (0.5, 0.5, 1.0), (1.0, 1.25, 2.0), (40.0, 0.5, 1.0)),
     ]
     assert [timing.ratios[0] for timing in timings] == [0.5, 2.0, 1.0]
-    lines = bench_finetune.report(timings).splitlines()
+    lines = bench_finetune.times_table(timings).splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     assert cells[0][2:6] == ["own, s", "executor, s", "host, s", "executor / own"]
     assert cells[2][:2] == ["test-1", "30"] and len(lines) == 2 + 3 + 2
