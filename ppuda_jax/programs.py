@@ -113,6 +113,17 @@ class ProgramCache:
         with self._changed:
             return self._find(key)
 
+    def clear(self) -> None:
+        """Lets go of all programs; those that somebody else holds live on, and are counted.
+
+        Their mappings are free after `gc.collect()`: a program that has run lies in a cycle of
+        references.
+        """
+        with self._changed:
+            for entry in self._entries.values():
+                entry.held = None
+            self._guessed = math.inf
+
     def load(
         self,
         key: Hashable,

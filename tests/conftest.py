@@ -24,6 +24,8 @@ os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
+from ppuda_jax.programs import PROGRAMS  # noqa: E402
+
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
@@ -39,6 +41,7 @@ def _room_for_programs() -> None:
     """Near the limit of mappings each small program would have to wait for a collection."""
     limit = mapping_limit()
     if limit is not None and mappings() > limit / 2:
+        PROGRAMS.clear()
         jax.clear_caches()
         gc.collect()
 

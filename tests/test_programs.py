@@ -19,6 +19,8 @@ def _little_to_collect():
     """The cache collects garbage to see what has gone: not among all that other tests have made."""
     gc.collect()
     gc.freeze()
+    yield
+    gc.unfreeze()  # what is frozen is never collected, nor are its mappings returned
 
 
 class Program:
@@ -33,7 +35,7 @@ class Process:
     """A process that is ended when it makes more mappings than the limit."""
 
     def __init__(self, limit: int, base: int = 100) -> None:
-        self.limit, self.used, self.peak, self.compiled = limit, base, base, []
+        self.limit, self.base, self.used, self.peak, self.compiled = limit, base, base, base, []
         self._lock = threading.RLock()
         self.cache = ProgramCache(lambda: self.limit, lambda: self.used)
 
@@ -99,6 +101,16 @@ def test_what_is_held_elsewhere_lives_on_and_is_not_compiled_twice():
     for number in range(5):
         process.load(number)
     assert process.load("held") is held and process.compiled.count("held") == 1
+
+
+def test_clearing_lets_go_of_what_nobody_else_holds():
+    process = Process(65_530)
+    kept = process.load("kept")
+    process.load("gone")
+    process.cache.clear()
+    gc.collect()
+    assert len(process.cache) == 1 and process.used == process.base + 1000
+    assert process.load("kept") is kept and process.compiled == ["kept", "gone"]
 
 
 def test_pinned_programs_are_refused_when_they_do_not_fit_and_others_give_way():
