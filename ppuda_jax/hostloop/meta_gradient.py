@@ -19,6 +19,9 @@ from ppuda_jax.hostloop.functions import StepFunctions
 from ppuda_jax.hostloop.gradient import Labelled, pages_gradient, request_gradient, score_labels
 from ppuda_jax.hostloop.network import Network
 from ppuda_jax.hostloop.predictor import Pages, Predictor, Theta
+from ppuda_jax.runtime.memory import return_freed_memory
+
+_MOST_FREED = 1 << 30  # bytes kept between networks; the maps of one take up to about as many
 
 
 class PagesObjective(Protocol):
@@ -184,7 +187,10 @@ class MetaGradient:
         scores, gradient = self._objective(
             network, pages, images, labels, key, smoothing, share, further
         )
-        return scores, self._predictor.pullback(theta, network, features, gradient)
+        pulled = self._predictor.pullback(theta, network, features, gradient)
+        del pages, gradient
+        return_freed_memory(above=_MOST_FREED)
+        return scores, pulled
 
 
 class CrossEntropy:

@@ -24,7 +24,6 @@ from ppuda_jax.hostloop.meta_gradient import MetaGradient
 from ppuda_jax.hostloop.network import make_network
 from ppuda_jax.hostloop.predictor import predictor_of
 from ppuda_jax.programs import CachedFunction
-from ppuda_jax.runtime.memory import return_freed_memory
 from ppuda_jax.runtime.processors import processors
 from ppuda_jax.teachers.store import Teacher, TeacherStore
 from ppuda_jax.training.config import TrainConfig
@@ -34,7 +33,6 @@ from ppuda_jax.training.state import TrainState
 from ppuda_jax.training.step import Images, Metrics, make_images, make_update
 
 _NETWORKS_AT_ONCE = 2  # one keeps less than two processors busy, and each has its maps in memory
-_MOST_FREED = 1 << 30  # bytes kept between steps; two networks' maps take about as many
 
 
 def build_networks(ghn: GHNConfig, plans: Sequence[Plan], variant: object) -> np.ndarray:
@@ -134,7 +132,6 @@ class HostDriver:
             )
             state, metrics = self._update(state, loss, scores, gradient, rates, k)
             rows.append(metrics)
-            return_freed_memory(above=_MOST_FREED)
         return state, _stacked(rows)
 
     def _batches_ahead(self, state: TrainState, resident: Any) -> list[Labelled]:
