@@ -90,6 +90,7 @@ class ProgramCache:
         """
         self._limit, self._count = limit, in_use
         self._counted, self._guessed = 0.0, math.inf  # mappings, and those since they were counted
+        self._fresh = False  # whether they were counted when the loads under way began
         self._changed = threading.Condition()
         self._entries: collections.OrderedDict[Hashable, _Entry] = collections.OrderedDict()
         self._loading: dict[Hashable, str] = {}
@@ -154,7 +155,10 @@ class ProgramCache:
                     break
                 self._changed.wait()
             if not self._loading:
+                if kind not in self._measured:
+                    self._guessed = math.inf  # it is about to be measured
                 self._before, self._new = self._in_use(), list[_Entry]()
+                self._fresh = self._guessed == 0.0
             self._loading[key] = kind
         program = None
         try:
@@ -185,8 +189,11 @@ class ProgramCache:
         self._loads += 1
         self._new.append(entry)
         # While others load, part of the growth is theirs: what is shared out is too much by that,
-        # so that somebody may wait, until the last of them sets it right.
-        share = max(0.0, self._in_use() - self._before) / len(self._new)
+        # so that somebody may wait, until the last of them sets it right. Without a count before
+        # them, it may be that of programs that are compiled elsewhere.
+        share = self._expected(kind)
+        if self._fresh:
+            share = max(0.0, self._in_use() - self._before) / len(self._new)
         for new in self._new:
             new.mappings = share
         if not self._loading:

@@ -144,6 +144,15 @@ def test_small_programs_are_counted_and_forgotten_many_at_a_time(monkeypatch):
     assert len(process.compiled) == 3_000
 
 
+def test_programs_compiled_elsewhere_are_not_taken_for_the_size_of_ones_own():
+    process = Process(65_530)
+    for number in range(200):
+        process.load(number, 20, most=1000)
+        if number == 50:
+            process.grow(40_000)
+    assert len(process.cache) == 200
+
+
 def test_threads_that_compile_side_by_side_do_not_count_each_others_mappings():
     process = Process(65_530)
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
