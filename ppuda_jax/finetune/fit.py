@@ -17,7 +17,7 @@ import optax
 from ppuda_jax.data.batches import TrainingImages
 from ppuda_jax.evaluation.images import EvalImages
 from ppuda_jax.finetune.curve import Curve, Point
-from ppuda_jax.finetune.network import Params, Traced, Trainable
+from ppuda_jax.finetune.network import Gradient, Params, Traced, Trainable
 from ppuda_jax.finetune.recipe import Recipe, cut_out
 from ppuda_jax.programs import CachedFunction
 
@@ -158,8 +158,10 @@ def make_step(
       seed: of augmentation and dropout.
     """
     resident = jax.device_put(images.resident)  # `asarray` would compile a program for each shape
-    step: Callable[..., Any] = _parts(network, images, recipe)
-    if network.traced is not None:
+    step: Callable[..., Any]
+    if network.traced is None:  # the host drives it, between a program before it and one after it
+        step = _joined(network.gradient, _load(images, recipe), _update(recipe))
+    else:
         step = functools.partial(_whole(network.traced, images, recipe), network.traced.data)
     smoothing, own = np.float32(recipe.label_smoothing), np.uint32(seed)
 
@@ -188,23 +190,22 @@ def _whole(traced: Traced, images: TrainingImages, recipe: Recipe) -> CachedFunc
     """A step as one program: images, gradient and update."""
     load, update = _load(images, recipe), _update(recipe)
 
-    def step(data, params, opt_state, state, resident, batch, seed, number, rate, smoothing):
-        pixels, labels, key = load(resident, batch, seed, number)
-        loss, slope, state = traced.gradient(data, params, state, pixels, labels, key, smoothing)
-        return *update(params, opt_state, slope, number, rate), state, loss
+    def step(data: Any, *arguments: Any) -> tuple[Params, Any, Any, jax.Array]:
+        return _joined(functools.partial(traced.gradient, data), load, update)(*arguments)
 
     key = (traced.key, load.key, update.key)
     jit = functools.partial(jax.jit, donate_argnums=(1, 2))
     return CachedFunction(step, key, "steps of networks", jit=jit)
 
 
-def _parts(network: Trainable, images: TrainingImages, recipe: Recipe) -> Callable[..., Any]:
-    """The same step of a network that the host drives: a program before it and one after it."""
-    load, update = _load(images, recipe), _update(recipe)
+def _joined(
+    slope_of: Gradient, load: CachedFunction, update: CachedFunction
+) -> Callable[..., tuple[Params, Any, Any, jax.Array]]:
+    """A step from its parts: programs of their own, or pieces of one where it is traced."""
 
     def step(params, opt_state, state, resident, batch, seed, number, rate, smoothing):
         pixels, labels, key = load(resident, batch, seed, number)
-        loss, slope, state = network.gradient(params, state, pixels, labels, key, smoothing)
+        loss, slope, state = slope_of(params, state, pixels, labels, key, smoothing)
         return *update(params, opt_state, slope, number, rate), state, loss
 
     return step

@@ -9,6 +9,7 @@ blocks of ever new sizes must return some of it from time to time, see `return_f
 
 import contextlib
 import ctypes
+import functools
 import mmap
 import pathlib
 import platform
@@ -82,8 +83,8 @@ def return_freed_memory(above: int) -> bool:
     """Returns what is free in this process to the system, where it is more than `above` bytes.
 
     Blocks of ever new sizes leave holes that the next ones do not fit into, so that a process that
-    keeps freed memory grows: by 1.2 GiB a meta-batch where the host drives the networks, of which
-    0.7 GiB were in use between two of them.
+    keeps freed memory grows: by about 1 GiB a meta-batch where the host drives the networks, while
+    0.7 GiB are in use between two of them.
 
     Args:
         above: bytes.
@@ -124,5 +125,6 @@ def mappings() -> int:
     return maps.read_text().count("\n") if maps.exists() else 0
 
 
+@functools.cache  # the version is found by reading Python's own file
 def _glibc() -> ctypes.CDLL | None:
     return ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None
