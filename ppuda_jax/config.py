@@ -16,7 +16,7 @@ import os
 import pathlib
 import types
 import typing
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -217,27 +217,57 @@ def _optional(hint: Any) -> tuple[Any, bool]:
 
 def _coerce(value: Any, hint: Any, where: str) -> Any:
     """Checks one plain value against its annotation; lists become tuples, ints become floats."""
-    hint, optional = _optional(hint)
-    if value is None and optional:
-        return None
-    origin = typing.get_origin(hint)
+    return _coercion(hint)(value, where)
+
+
+@functools.cache  # architectures are made by the thousand: an annotation is taken apart once
+def _coercion(hint: Any) -> Callable[[Any, str], Any]:
+    """The function (value, where) -> value that holds values to an annotation."""
+    options, optional = _optional(hint)
+    check = _required(options)
+    return (
+        (lambda value, where: None if value is None else check(value, where)) if optional else check
+    )
+
+
+def _required(hint: Any) -> Callable[[Any, str], Any]:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is Literal:
-        choices = typing.get_args(hint)
-        if not any(value == c and type(value) is type(c) for c in choices):
-            raise ValueError(
-                f"{where}: expected one of {', '.join(map(str, choices))}, received {value!r}"
-            )
-        return value
+        return functools.partial(_coerce_choice, args)
     if origin is tuple:
-        return _coerce_tuple(value, typing.get_args(hint), where)
+        repeated = len(args) == 2 and args[1] is Ellipsis
+        parts = [_coercion(arg) for arg in args[: 1 if repeated else None]]
+        return functools.partial(_coerce_tuple, parts, repeated)
     if not isinstance(hint, type):
-        raise ValueError(f"{where}: annotation {hint!r} is not supported in a configuration")
+        raise ValueError(f"annotation {hint!r} is not supported in a configuration")
+    return functools.partial(_coerce_scalar, hint)
+
+
+def _coerce_choice(choices: tuple[Any, ...], value: Any, where: str) -> Any:
+    if not any(value == c and type(value) is type(c) for c in choices):
+        raise ValueError(
+            f"{where}: expected one of {', '.join(map(str, choices))}, received {value!r}"
+        )
+    return value
+
+
+def _coerce_tuple(
+    parts: Sequence[Callable[[Any, str], Any]], repeated: bool, value: Any, where: str
+) -> tuple[Any, ...]:
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"{where}: expected a sequence, received {value!r}")
+    if repeated:
+        return tuple(parts[0](v, where) for v in value)
+    if len(value) != len(parts):
+        raise ValueError(f"{where}: expected {len(parts)} values, received {len(value)}: {value!r}")
+    return tuple(part(v, where) for v, part in zip(value, parts, strict=True))
+
+
+def _coerce_scalar(hint: type, value: Any, where: str) -> Any:
+    if type(value) is hint:
+        return value
     if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
         return from_dict(hint, value)
-    return _coerce_scalar(value, hint, where)
-
-
-def _coerce_scalar(value: Any, hint: type, where: str) -> Any:
     # bool is an int to Python, but a number of steps that is True is a mistake.
     is_bool = isinstance(value, bool | np.bool_)
     if hint is bool and is_bool:
@@ -251,13 +281,3 @@ def _coerce_scalar(value: Any, hint: type, where: str) -> Any:
     if not isinstance(value, hint) or hint in (int, float, bool):
         raise ValueError(f"{where}: expected {hint.__name__}, received {value!r}")
     return value
-
-
-def _coerce_tuple(value: Any, args: tuple[Any, ...], where: str) -> tuple[Any, ...]:
-    if not isinstance(value, list | tuple):
-        raise ValueError(f"{where}: expected a sequence, received {value!r}")
-    if len(args) == 2 and args[1] is Ellipsis:
-        return tuple(_coerce(v, args[0], where) for v in value)
-    if len(value) != len(args):
-        raise ValueError(f"{where}: expected {len(args)} values, received {len(value)}: {value!r}")
-    return tuple(_coerce(v, a, where) for v, a in zip(value, args, strict=True))

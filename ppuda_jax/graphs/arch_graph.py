@@ -14,13 +14,13 @@ from typing import Any, overload
 import numpy as np
 
 from ppuda_jax.graphs.virtual_edges import MAX_DISTANCE, shortest_paths
-from ppuda_jax.primitives import PRIMITIVE_IDS, PRIMITIVES
+from ppuda_jax.primitives import PRIMITIVES
 from ppuda_jax.types import Role
 
 SOURCE_PRIMITIVES: tuple[str, ...] = ("input", "pos_enc")
 """The kinds of nodes that may have no incoming edge."""
 
-_SOURCE_IDS = np.array([PRIMITIVE_IDS[name] for name in SOURCE_PRIMITIVES])
+_IS_SOURCE = np.array([name in SOURCE_PRIMITIVES for name in PRIMITIVES])
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -212,8 +212,7 @@ def _check(primitive: np.ndarray, edges: np.ndarray, shapes: np.ndarray) -> None
     if (keys[1:] == keys[:-1]).any():
         raise ValueError("edges must not repeat: drop the repeated pairs.")
     incoming = np.bincount(targets, minlength=nodes)
-    orphans = np.flatnonzero(incoming == 0)
-    orphans = orphans[~np.isin(primitive[orphans], _SOURCE_IDS)]
+    orphans = np.flatnonzero((incoming == 0) & ~_IS_SOURCE[primitive])
     if orphans.size:
         raise ValueError(
             f"only nodes of the kinds {SOURCE_PRIMITIVES} may have no incoming edge, received "
