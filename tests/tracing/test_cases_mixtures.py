@@ -32,6 +32,28 @@ def test_kernels_mixed_by_a_sum():
     assert "pos_enc" not in graph.primitive_names
 
 
+LONG_FILTERS = {
+    "real": lambda p: jnp.einsum("hn,hnl->hl", p["c"], jnp.exp(p["a"][..., None] * TIMES)),
+    "complex": lambda p: (
+        jnp.einsum("hn,hnl->hl", p["c"], jnp.exp((1j * p["a"])[..., None] * TIMES)).real
+    ),
+    "latent": lambda p: jnp.einsum("hn,nl->hl", jnp.tanh(p["c"]), p["b"]),
+}
+TIMES = jnp.arange(5.0)
+
+
+@pytest.mark.parametrize("name", LONG_FILTERS)
+def test_a_long_filter_that_meets_data_in_frequencies_is_no_token(name):
+    def apply(p, x):
+        waves = jnp.fft.rfft(x, n=10, axis=1) * jnp.fft.rfft(LONG_FILTERS[name](p), n=10).T
+        return jnp.fft.irfft(waves, n=10, axis=1)[:, :5].mean(1) @ p["h"]
+
+    params = {"c": s(12, 4), **({"b": s(4, 5)} if name == "latent" else {"a": s(12, 4)})}
+    graph = trace_graph(apply, params | {"h": s(12, 10)}, s(2, 5, 12))
+    listed = dict.fromkeys(params, Listed("made of several parameters"))
+    check(graph, listed | {"h": kernel(10, 12)})
+
+
 def modulated(p, x):
     w = p["w"][None] * (1 + x @ p["g"])[:, :, None]
     return jnp.tanh(jnp.einsum("bi,bio->bo", x, w)) @ p["h"]

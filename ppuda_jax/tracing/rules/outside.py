@@ -5,6 +5,7 @@ import numpy as np
 from ppuda_jax.tracing.interpreter import Interpreter, fitted
 from ppuda_jax.tracing.labels import unknown_labels
 from ppuda_jax.tracing.patterns import gates
+from ppuda_jax.tracing.patterns.sources import sources
 from ppuda_jax.tracing.rules.calls import enter_unknown
 from ppuda_jax.tracing.table import OUTSIDE, Equation, Kind, Result, rule
 from ppuda_jax.tracing.values import Act, Const, Joined, Value, Weight, refused
@@ -25,6 +26,14 @@ def contract(tracer: Interpreter, eqn: Equation, ins: list[Value]) -> Result:
         return [refused(shape, weights, reason) for shape in eqn.shapes]
     for weight in weights:
         tracer.refuse(refused(weight.shape, (weight,), reason))
+    learnt = [act for act in acts if _is_learnt(tracer, act)]
+    for act in learnt:
+        tracer.graph.refuse_behind(
+            sources(tracer.graph, act), f"made of several parameters, {reason}"
+        )
+    acts = [act for act in acts if act not in learnt]
+    if not acts:
+        return [Const(shape) for shape in eqn.shapes]
     act = acts[0]
     for other in acts[1:]:
         first, second = fitted(act, other.shape), fitted(other, act.shape)
@@ -35,6 +44,19 @@ def contract(tracer: Interpreter, eqn: Equation, ins: list[Value]) -> Result:
         act.moved(act.labels if shape == act.shape else unknown_labels(shape))
         for shape in eqn.shapes
     ]
+
+
+def _is_learnt(tracer: Interpreter, act: Act) -> bool:
+    """Whether data is made of parameters alone, one of which looked like a token.
+
+    Tokens go through attention and norms, long filters through transforms: what is transformed was
+    never a token.
+    """
+    if not act.is_made:
+        return False
+    behind = tracer.graph.behind(sources(tracer.graph, act))
+    nodes = enumerate(tracer.graph.nodes)
+    return any(node.kind == "pos_enc" and behind >> number & 1 for number, node in nodes)
 
 
 def _iota(eqn: Equation) -> np.ndarray:
