@@ -83,13 +83,15 @@ class Runner(Protocol):
 def count_hits(logits: jax.Array, labels: jax.Array, weights: jax.Array) -> jax.Array:
     """Sums over a batch: float32 [3] with hits, hits among the top 5, and cross-entropy.
 
+    Logits that are not numbers hit nothing: they would all be the largest.
+
     Args:
       logits: [B, K].
       labels: int32 [B].
       weights: float32 [B].
     """
     best = lax.top_k(logits, min(_TOP, logits.shape[-1]))[1]
-    hit = (best == labels[:, None]).astype(jnp.float32)
     loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    hit = ((best == labels[:, None]) & ~jnp.isnan(loss)[:, None]).astype(jnp.float32)
     rows = jnp.stack([hit[:, 0], hit.max(axis=1), loss])
     return jnp.sum(jnp.where(weights[None] > 0, rows, 0.0), axis=1)

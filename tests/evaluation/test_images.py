@@ -93,6 +93,13 @@ def test_hits_and_loss_leave_repeats_out():
     np.testing.assert_allclose(sums, [1, 1, float(losses.sum())], rtol=1e-6)
 
 
+def test_logits_that_are_no_numbers_hit_nothing():
+    logits = jnp.array([[jnp.nan] * 6, [0, jnp.inf, 0, 0, 0, 0], [9, -jnp.inf, 0, 0, 0, 0]])
+    sums = runners.count_hits(logits, jnp.array([0, 1, 0]), jnp.ones(3))
+    np.testing.assert_array_equal(sums[:2], [1, 1])
+    assert np.isnan(sums[2])
+
+
 def test_imagenet_is_evaluated_on_its_validation_images_as_published(tmp_path):
     """Short side to 256, central 224, published statistics; from a folder that TFDS would write."""
     pixels = pictures(6, (300, 400, 3))
