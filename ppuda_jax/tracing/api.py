@@ -261,8 +261,9 @@ def _make_jaxpr(function, leaves, state, arrays):
     except Exception as error:
         shapes = [tuple(a.shape) for a in arrays]
         raise ValueError(
-            f"apply_fn failed on inputs of shape {shapes}: check their rank and layout "
-            f"against what the model expects. {type(error).__name__}: {error}"
+            f"apply_fn failed on inputs of shape {shapes}: {type(error).__name__}: {error} (check "
+            "that it is a function of variables and inputs, for a module its apply method, that "
+            "these are all its variables, and the rank and layout of the inputs)"
         ) from error
 
 

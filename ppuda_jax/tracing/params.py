@@ -130,11 +130,16 @@ def param_tree(params: Any) -> tuple[ParamTree, list[Any]]:
         treedef=treedef,
         paths=tuple(names),
         shapes=tuple(tuple(leaf.shape) for _, _, leaf in arrays),
-        dtypes=tuple(str(leaf.dtype) for _, _, leaf in arrays),
+        dtypes=tuple(_dtype(leaf) for _, _, leaf in arrays),
         positions=tuple(position for position, _, _ in arrays),
         rest=tuple((position, leaf) for position, _, leaf in rest),
     )
     return tree, [leaf for _, _, leaf in arrays]
+
+
+def _dtype(leaf: Any) -> str:
+    """The type that JAX computes with: without x64, float64 arrays of NumPy are float32 to it."""
+    return str(jax.dtypes.canonicalize_dtype(leaf.dtype, allow_extended_dtype=True))
 
 
 def _unique(names: list[Path]) -> list[Path]:

@@ -30,7 +30,7 @@ def dense(p, x):
             "must be real and floating",
         ),
         (dense, W, jax.ShapeDtypeStruct((2, 5), jnp.float32), r"inputs of shape \[\(2, 5\)\]"),
-        (dense, W, jax.ShapeDtypeStruct((), jnp.float32), "check their rank and layout"),
+        (dense, W, jax.ShapeDtypeStruct((), jnp.float32), "rank and layout of the inputs"),
         (dense, W, {}, "inputs must hold at least one array"),
         (lambda p, x: (dense(p, x), x), W, X, "must return one array, received 2"),
         (lambda p, x: None, W, X, "must return one array, received 0"),
@@ -48,7 +48,7 @@ def test_bad_input(apply_fn, variables, inputs, message):
 def test_wrong_rank_of_a_convolution():
     net = nn.Conv(4, (3, 3))
     variables = jax.eval_shape(net.init, jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
-    with pytest.raises(ValueError, match=r"inputs of shape \[\(8, 3\)\]: check their rank"):
+    with pytest.raises(ValueError, match=r"inputs of shape \[\(8, 3\)\]: .*rank and layout"):
         trace(net.apply, variables, jax.ShapeDtypeStruct((8, 3), jnp.float32))
 
 
