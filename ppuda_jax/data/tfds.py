@@ -81,7 +81,7 @@ def _download(name: str, root: pathlib.Path) -> pathlib.Path:
     try:
         builder = tfds.builder(name, file_format=_FORMAT)
         builder.download_and_prepare(file_format=_FORMAT)
-    except tfds.core.registered.DatasetNotFoundError as error:
+    except (tfds.core.registered.DatasetNotFoundError, ValueError) as error:
         close = difflib.get_close_matches(
             name, tfds.list_builders(with_community_datasets=False), n=3
         )

@@ -51,12 +51,14 @@ def test_a_missing_set_says_where_it_looked_and_how_to_prepare_it(tmp_path):
         tfds.open_tfds("mnist", str(tmp_path))
 
 
-def test_a_name_that_tfds_does_not_know_is_answered_with_close_ones(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["cifar11", "cifar-10", "cifar 10"])
+def test_a_name_that_tfds_does_not_know_is_answered_with_close_ones(tmp_path, monkeypatch, name):
     import tensorflow_datasets
 
     monkeypatch.setattr(tensorflow_datasets.core.constants, "DATA_DIR", str(tmp_path))
-    with pytest.raises(FileNotFoundError, match=r"TFDS knows no 'cifar11' \(did you mean cifar10"):
-        tfds.open_tfds("cifar11", None)
+    message = rf"TFDS knows no '{name}' \(did you mean cifar10"
+    with pytest.raises(FileNotFoundError, match=message):
+        tfds.open_tfds(name, None)
 
 
 def test_a_failed_download_is_told_from_a_bug(tmp_path, monkeypatch):
