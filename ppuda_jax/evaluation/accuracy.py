@@ -37,8 +37,14 @@ def accuracy(apply_fn: Callable[..., Any], variables: Any, images: EvalImages) -
         batch at a time (paper, section 5.1).
 
     Raises:
-      ValueError: the network does not take images of this size, or has other classes.
+      ValueError: the network does not take images of this size, or has other classes, or the
+        images are others.
     """
+    if not isinstance(images, EvalImages):
+        raise ValueError(
+            f"images must be from load_eval_images, received {type(images).__name__}: it takes "
+            "arrays as a file, load_eval_images('images.npz')"
+        )
 
     def sums(
         variables: Any, batch_images: jax.Array, labels: jax.Array, weights: jax.Array

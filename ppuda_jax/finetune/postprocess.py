@@ -55,7 +55,7 @@ def postprocess(
     """
     if beta < 0:
         raise ValueError(f"beta is a size of noise and must not be negative, received {beta}")
-    arch = graph if isinstance(graph, ArchGraph) else ArchGraph.from_graphs_tuple(graph)
+    arch = ArchGraph.of(graph)
     tree, given = param_tree(params)
     leaves = dict(zip(tree.paths, given, strict=True))
     _check(arch.bindings, {path: tuple(leaf.shape) for path, leaf in leaves.items()})

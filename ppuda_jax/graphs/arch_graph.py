@@ -181,6 +181,11 @@ class ArchGraph:
         return to_graphs_tuple(self, max_distance)
 
     @classmethod
+    def of(cls, graph: Any) -> "ArchGraph":
+        """An `ArchGraph` itself, or what `from_graphs_tuple` reads, with its errors."""
+        return graph if isinstance(graph, cls) else cls.from_graphs_tuple(graph)
+
+    @classmethod
     def from_graphs_tuple(cls, graphs: Any) -> "ArchGraph":
         """Reads what `to_graphs_tuple` made."""
         from ppuda_jax.graphs.graphs_tuple import from_graphs_tuple

@@ -15,7 +15,7 @@ def describe(graph: Any) -> str:
       One line a node: number, kind, shape (O, I, kh, kw), predecessors and the parameter leaves
       that it predicts, with their roles; then the leaves that are not predicted, with reasons.
     """
-    arch = graph if isinstance(graph, ArchGraph) else ArchGraph.from_graphs_tuple(graph)
+    arch = ArchGraph.of(graph)
     leaves: dict[int, list[str]] = {}
     for binding in arch.bindings:
         leaves.setdefault(binding.node, []).append(_leaf(binding))

@@ -88,8 +88,13 @@ def from_graphs_tuple(graphs: jraph.GraphsTuple) -> ArchGraph:
       The graph; the same object for the same arrays.
 
     Raises:
-      ValueError: if the tuple holds several graphs or lacks the fields named above.
+      ValueError: it is no GraphsTuple, holds several graphs or lacks the fields named above.
     """
+    if not isinstance(graphs, jraph.GraphsTuple):
+        raise ValueError(
+            "a graph must be from trace, graph_from_plan or network_graph, received "
+            f"{type(graphs).__name__}"
+        )
     missing = [
         name
         for name, holds in (

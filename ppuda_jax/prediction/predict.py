@@ -82,7 +82,7 @@ def predict_params(
             'initial is what unsupported="init" takes leaves from, received '
             f"unsupported={unsupported!r}: leave one of them out or give both"
         )
-    arch = _as_arch(graph)
+    arch = ArchGraph.of(graph)
     if apply_fn is not None and arch.source is not None:
         check_apply_fn(arch.source, apply_fn)
     ghn = _as_ghn(ghn)
@@ -109,7 +109,7 @@ def unsupported_leaves(
     graph: ArchGraph | jraph.GraphsTuple, ghn: LoadedGHN
 ) -> tuple[UnsupportedLeaf, ...]:
     """Lists the leaves of a network that a hypernetwork cannot predict, with the reason."""
-    arch = _as_arch(graph)
+    arch = ArchGraph.of(graph)
     found = [UnsupportedLeaf(*leaf) for leaf in arch.unbound]
     for binding in arch.bindings:
         reason = unsupported_reason(binding, ghn.config)
@@ -145,7 +145,7 @@ def leaf_pullback(
     Raises:
       ValueError: cotangents of leaves that are not predicted, or of other shapes.
     """
-    arch = _as_arch(graph)
+    arch = ArchGraph.of(graph)
     refused = {leaf.path for leaf in unsupported_leaves(arch, ghn)}
     shapes = {b.path: b.leaf_shape for b in arch.bindings if b.path not in refused}
     wrong = [
@@ -198,10 +198,6 @@ def _predict(
 @functools.lru_cache(maxsize=_CACHED_GRAPHS)
 def _paths(bindings: tuple[Binding, ...]) -> tuple[Path, ...]:
     return tuple(dict.fromkeys(binding.path for binding in bindings))
-
-
-def _as_arch(graph: ArchGraph | jraph.GraphsTuple) -> ArchGraph:
-    return graph if isinstance(graph, ArchGraph) else ArchGraph.from_graphs_tuple(graph)
 
 
 def _as_ghn(ghn: LoadedGHN | str | os.PathLike[str] | None) -> LoadedGHN:

@@ -48,7 +48,7 @@ def embed(
     Raises:
       ValueError: something that is no graph, or embeddings that are not finite.
     """
-    archs = [_as_arch(graph) for graph in graphs]
+    archs = [ArchGraph.of(graph) for graph in graphs]
     found = np.zeros((len(archs), ghn.config.hid), np.float32)
     function = embedding_function(ghn.config)
     theta = jax.tree.map(jnp.asarray, dict(ghn.theta))
@@ -125,14 +125,3 @@ def _embed(config: GHNConfig, theta, graphs: PaddedGraphs) -> jax.Array:
 
 def _padded_size(nodes: int) -> int:
     return next((size for size in _SIZES if size >= nodes), -(-nodes // 512) * 512)
-
-
-def _as_arch(graph: ArchGraph | jraph.GraphsTuple) -> ArchGraph:
-    if isinstance(graph, ArchGraph):
-        return graph
-    if not isinstance(graph, jraph.GraphsTuple):
-        raise ValueError(
-            f"graphs must be from trace, graph_from_plan or network_graph, received "
-            f"{type(graph).__name__}"
-        )
-    return ArchGraph.from_graphs_tuple(graph)

@@ -79,7 +79,7 @@ def draw_graph(
         raise ValueError(
             f"virtual_edges must be between 1 and {MAX_DISTANCE}, received {virtual_edges}"
         )
-    arch = graph if isinstance(graph, ArchGraph) else ArchGraph.from_graphs_tuple(graph)
+    arch = ArchGraph.of(graph)
     layout = layered(arch, _LABELLED if labels else _NODE)
     width, height = (_UNIT * (size + 2) for size in layout.size)
     legend = _ENTRY * (len(set(arch.primitive_names)) + 3)

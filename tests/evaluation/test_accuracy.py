@@ -86,6 +86,12 @@ def test_other_classes_and_sizes_are_refused(images, function, message):
         evaluation.accuracy(function, {}, images)
 
 
+@pytest.mark.parametrize("given", [[], (1, 2), np.zeros((2, 8, 8, 3))])
+def test_images_of_another_kind_are_refused(given):
+    with pytest.raises(ValueError, match="images must be from load_eval_images"):
+        evaluation.accuracy(lambda v, x: x, {}, given)
+
+
 def test_another_set_with_the_same_shapes_is_checked_too(images):
     def classify(variables, x):
         return jnp.zeros((x.shape[0], 10))

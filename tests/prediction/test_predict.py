@@ -18,6 +18,7 @@ from ppuda_jax.ghn.model import GHN, init_theta
 from ppuda_jax.ghn.normalization import bound_bias, bound_norm_scale, kernel_scale
 from ppuda_jax.graphs.arch_graph import ArchGraph, Binding
 from ppuda_jax.graphs.batching import pad_graphs
+from ppuda_jax.graphs.describe import describe
 from ppuda_jax.prediction import predict
 from ppuda_jax.prediction.blocks import tile_index
 from ppuda_jax.prediction.predict import predict_params, unsupported_leaves
@@ -243,6 +244,22 @@ def test_the_shipped_hypernetwork_is_read_once(monkeypatch):
         assert len(read) == 3
     finally:
         predict._shipped.cache_clear()
+
+
+def test_arrays_of_numpy_in_double_precision_are_what_jax_makes_of_them(small):
+    shapes = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float64), SHAPES)
+    graph = trace(_network, {"params": shapes}, _images(32))
+    params = predict_params(_network, graph, small)
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.zeros(()).dtype}
+
+
+@pytest.mark.parametrize("graph", [3, None, {"nodes": 1}, (1, 2)])
+@pytest.mark.parametrize(
+    "function", [lambda graph: predict_params(None, graph), describe, ArchGraph.from_graphs_tuple]
+)
+def test_what_is_no_graph_is_refused(function, graph):
+    with pytest.raises(ValueError, match="a graph must be from trace"):
+        function(graph)
 
 
 @pytest.mark.parametrize("ghn", [{"theta": 1}, 3, (CONFIG, {})])

@@ -54,7 +54,7 @@ def test_batches_hold_every_network_once_at_few_sizes():
 
 def test_refuses_what_is_no_graph_and_damaged_parameters(ghn, plans):
     assert embed(ghn, []).shape == (0, 8)
-    with pytest.raises(ValueError, match="graphs must be from trace.* received Plan"):
+    with pytest.raises(ValueError, match="a graph must be from trace.* received Plan"):
         embed(ghn, plans[:1])
     import dataclasses
 
