@@ -33,7 +33,8 @@ def _public_names() -> str:
         raise PluginError(f"public names without a docstring: {', '.join(bare)}")
     names = sorted(pj.__all__, key=lambda name: inspect.isclass(getattr(pj, name)))
     places = [f"{getattr(pj, name).__module__}.{name}" for name in names]
-    return "\n\n".join(f"::: {place}" for place in places)
+    short = "    options: {show_root_full_path: false}"  # they are all imported as pj.NAME
+    return "\n\n".join(f"::: {place}\n{short}" for place in places)
 
 
 def _commands() -> str:
