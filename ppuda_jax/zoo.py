@@ -59,7 +59,7 @@ def load_model(name: str, num_classes: int, image_size: int) -> Any:
         A Flax module, or whatever else the factory returns.
 
     Raises:
-        ValueError: there is no such model.
+        ValueError: there is no such model, or its factory needs more arguments.
     """
     if name in zoo.MODELS:
         return zoo.build_model(name, num_classes, image_size)
@@ -74,5 +74,18 @@ def load_model(name: str, num_classes: int, image_size: int) -> Any:
     except (ImportError, AttributeError) as error:
         raise ValueError(f"model {name!r} cannot be imported: {error}") from error
     options = {"num_classes": num_classes, "image_size": image_size}
-    known = inspect.signature(factory).parameters
-    return factory(**{key: value for key, value in options.items() if key in known})
+    if not callable(factory):
+        raise ValueError(
+            f"model {name!r} must be a function or class that makes a model, it is of type "
+            f"{type(factory).__name__}"
+        )
+    signature = inspect.signature(factory)
+    given = {key: value for key, value in options.items() if key in signature.parameters}
+    try:
+        signature.bind(**given)
+    except TypeError as error:
+        raise ValueError(
+            f"model {name!r} gets num_classes and image_size alone, by keyword: {error}; give its "
+            "other arguments defaults"
+        ) from error
+    return factory(**given)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import ppuda_jax as pj
+from ppuda_jax.zoo import load_model
 
 
 def test_a_model_has_the_classes_and_the_size_of_its_images(tmp_path):
@@ -22,3 +23,25 @@ def test_a_model_has_the_classes_and_the_size_of_its_images(tmp_path):
 def test_another_number_of_classes_is_refused():
     with pytest.raises(ValueError, match="num_classes must be the 10 of digits, received 12"):
         pj.build_model("resnet18", 12, dataset="digits")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("json:dumps", "missing a required argument: 'obj'"),
+        ("math:pi", "a function or class that makes a model, it is of type float"),
+        ("json:nothing", "cannot be imported"),
+        ("no_such_module:f", "cannot be imported"),
+    ],
+)
+def test_what_makes_no_model_is_refused(name, message):
+    with pytest.raises(ValueError, match=message):
+        load_model(name, 10, 32)
+
+
+def made(image_size, width=3):
+    return image_size, width
+
+
+def test_a_factory_gets_what_it_has_arguments_for():
+    assert load_model("tests.test_zoo:made", 10, 32) == (32, 3)
