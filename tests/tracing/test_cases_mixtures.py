@@ -70,7 +70,19 @@ def written_as_a_sum(p, x):
     return jnp.tanh(y.sum(1)) @ p["h"]
 
 
-@pytest.mark.parametrize("net", [modulated, demodulated, written_as_a_sum])
+def times_a_pool(p, x):
+    a = jax.nn.softmax(jnp.stack([x @ p["g"]] * 5, 1))
+    return jnp.tanh((a.sum(1)[..., None] * p["w"]).sum(1)) @ p["h"]
+
+
+def times_a_largest(p, x):
+    a = jnp.stack([x @ p["g"]] * 5, 1)
+    return jnp.tanh((a.max(1)[..., None] * p["w"]).sum(1)) @ p["h"]
+
+
+@pytest.mark.parametrize(
+    "net", [modulated, demodulated, written_as_a_sum, times_a_pool, times_a_largest]
+)
 def test_a_kernel_that_meets_data_elementwise_is_no_gain(net):
     graph = trace_graph(net, {"w": s(12, 8), "g": s(12, 12), "h": s(8, 10)}, X)
     check(graph, {"w": [kernel(8, 12), Listed()], "g": kernel(12, 12), "h": kernel(10, 8)})

@@ -53,7 +53,8 @@ def _refuse(graph: GraphBuilder, weight: Weight, reason: str) -> None:
 def scale(graph: GraphBuilder, act: Act, weight: Weight) -> Act:
     """Data times a parameter: the scale of a norm, or a gain."""
     if act.statistic is not None:
-        if act.statistic.scale is None:
+        # A group norm's reciprocal root is repeated over the channels of a group too.
+        if act.statistic.scale is None and (act.statistic.root or not _outer(act, weight)):
             return act.put(dataclasses.replace(act.statistic, scale=weight))
         act = act.on(sources(graph, act))
     reason = _unproven(graph, act, weight) or _outer(act, weight)
