@@ -17,15 +17,13 @@ node sends (2 with virtual edges, else 1), `H` hidden units of a message MLP.
 import functools
 from typing import NamedTuple
 
-import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from ppuda_jax.ghn.config import GHNConfig
 from ppuda_jax.ghn.dense import MLP, Dense, affine
-from ppuda_jax.ghn.embeddings import Integers
-from ppuda_jax.ghn.orders import Order, make_order
+from ppuda_jax.ghn.orders import Order
 from ppuda_jax.ghn.triangular import System, solve
 
 
@@ -203,28 +201,17 @@ class GatedGNN(nn.Module):
         self.gru_input = Dense(width, (3 * width,))
         self.gru_hidden = Dense(width, (3 * width,))
 
-    def __call__(self, state: jax.Array, distance: Integers, levels: Integers) -> jax.Array:
+    def __call__(self, state: jax.Array, order: Order) -> jax.Array:
         """Updates node features.
 
         Args:
           state: node features, [B, N, D].
-          distance: shortest paths, uint8 [B, N, N], from the second to the third axis.
-          levels: schedule, int32 [B, S, W]; N where a slot has no node. The time taken depends
-            on the last step that has a node, in any graph of the batch, not on S. Or the number of
-            nodes of each graph, int32 [B], to visit them one by one (see `orders`).
+          order: the graphs, and the order in which their nodes are visited.
 
         Returns:
           Node features after both sweeps, [B, N, D]; of no meaning for nodes without a slot.
-
-        Raises:
-          AssertionError: the shapes do not fit (from chex).
         """
-        batch, nodes, _ = state.shape
-        chex.assert_shape(distance, (batch, nodes, nodes))
-        chex.assert_rank(levels, {1, 3})
-        chex.assert_axis_dimension(levels, 0, batch)
         weights = self.node_function()
-        order = make_order(distance, levels)
         reach = self.config.virtual_edges
         for backward in (False, True):
             gates = self.gru_hidden(state)

@@ -22,6 +22,7 @@ from ppuda_jax.ghn.decoders import DECODER_CLASSES, ChannelOrder, Index, VectorD
 from ppuda_jax.ghn.dense import MLP
 from ppuda_jax.ghn.embeddings import NodeEmbedding
 from ppuda_jax.ghn.gated_gnn import GatedGNN
+from ppuda_jax.ghn.orders import Order, by_steps, one_by_one
 from ppuda_jax.graphs.batching import PaddedGraphs
 
 
@@ -47,10 +48,7 @@ class GHN(nn.Module):
     def __call__(self, graphs: PaddedGraphs) -> jax.Array:
         """Node embeddings after message passing (and LayerNorm), [B, N, D]; zeros on padding."""
         h = self.embedding(graphs.primitive, graphs.shape)
-        if isinstance(self.gnn, GatedGNN):
-            h = self.gnn(h, graphs.distance, graphs.levels)
-        else:
-            h = self.gnn(h)
+        h = self.gnn(h, _order(graphs)) if isinstance(self.gnn, GatedGNN) else self.gnn(h)
         if self.config.layernorm:
             h = self.layer_norm(h)
         real = (
@@ -170,6 +168,12 @@ def init_theta(config: GHNConfig, key: jax.Array) -> dict[str, Any]:
       computes in float64 by default.
     """
     return _initialiser(config)(key)
+
+
+def _order(graphs: PaddedGraphs) -> Order:
+    if graphs.levels is None:
+        return one_by_one(graphs.distance, graphs.num_nodes)
+    return by_steps(graphs.distance, graphs.levels)
 
 
 @functools.lru_cache(maxsize=16)

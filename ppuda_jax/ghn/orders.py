@@ -13,6 +13,7 @@ nodes visited before it.
 
 from typing import Any, Protocol
 
+import chex
 import flax
 import jax
 import jax.numpy as jnp
@@ -67,20 +68,6 @@ class Order(Protocol):
 
     def nodes(self, table: jax.Array) -> jax.Array:
         """A table of slots as one of nodes, [B, N, F]; zeros for those without a slot."""
-
-
-def make_order(distance: Integers, levels: Integers) -> "Order":
-    """Prepares graphs for `triangular.solve`.
-
-    Args:
-      distance: shortest paths from the second to the third axis, uint8 [B, N, N].
-      levels: nodes to visit in each step, int32 [B, S, W], N in empty slots; or the number of
-        nodes of each graph, int32 [B], which are visited one by one as they are numbered.
-
-    Returns:
-      The order in which the nodes are visited.
-    """
-    return _one_by_one(distance, levels) if levels.ndim == 1 else _by_steps(distance, levels)
 
 
 @flax.struct.dataclass
@@ -156,8 +143,20 @@ class OneByOne:
         return table
 
 
-def _one_by_one(distance: Integers, num_nodes: Integers) -> OneByOne:
-    nodes = distance.shape[1]
+def one_by_one(distance: Integers, num_nodes: Integers) -> OneByOne:
+    """Has nodes visited as they are numbered.
+
+    Args:
+      distance: shortest paths from the second to the third axis, uint8 [B, N, N].
+      num_nodes: nodes of each graph, int32 [B]. The time taken depends on the largest.
+
+    Raises:
+      ValueError: N is no multiple of the nodes of a block.
+      AssertionError: the shapes do not fit (from chex).
+    """
+    batch, nodes, _ = distance.shape
+    chex.assert_shape(distance, (batch, nodes, nodes))
+    chex.assert_shape(num_nodes, (batch,))
     if nodes > _ALIGNED and nodes % _ALIGNED:
         raise ValueError(
             f"graphs whose nodes are visited one by one must be padded to a multiple of {_ALIGNED} "
@@ -277,9 +276,20 @@ class Steps:
         return _take(table, self.rank_of_node + self.size)
 
 
-def _by_steps(distance: Integers, levels: Integers) -> Steps:
+def by_steps(distance: Integers, levels: Integers) -> Steps:
+    """Has nodes visited as a schedule says.
+
+    Args:
+      distance: shortest paths from the second to the third axis, uint8 [B, N, N].
+      levels: nodes to visit in each step, int32 [B, S, W]; N in empty slots. The time taken
+        depends on the last step that has a node, in any graph, not on S.
+
+    Raises:
+      AssertionError: the shapes do not fit (from chex).
+    """
     batch, steps, width = levels.shape
     nodes = distance.shape[1]
+    chex.assert_shape(distance, (batch, nodes, nodes))
     block_steps = min(BLOCK_STEPS, steps)
     blocks = -(-steps // block_steps)
     size = block_steps * width

@@ -52,15 +52,15 @@ class PaddedGraphs:
       num_nodes: [B] int32, nodes that are no padding (they come first).
       distance: [B, N, N] uint8, entry (b, u, v) the shortest path length from u to v, 1 for
         real edges, 0 for none.
-      levels: [B, S, W] int32, nodes to update in each step; N in the padding. Without a schedule
-        [B] int32, the number of nodes, which are updated one by one.
+      levels: [B, S, W] int32, nodes to update in each step; N in the padding. None to update them
+        one by one.
     """
 
     primitive: np.ndarray
     shape: np.ndarray
     num_nodes: np.ndarray
     distance: np.ndarray
-    levels: np.ndarray
+    levels: np.ndarray | None
 
 
 def node_depths(graph: ArchGraph) -> np.ndarray:
@@ -153,7 +153,7 @@ def pad_graphs(
         shape=np.zeros((batch, size, 4), np.int32),
         num_nodes=num_nodes,
         distance=shortest_paths_of([graph.edges for graph in graphs], size, max_distance),
-        levels=num_nodes if bucket.steps is None else _levels(graphs, bucket),
+        levels=None if bucket.steps is None else _levels(graphs, bucket, bucket.steps),
     )
     for index, graph in enumerate(graphs):
         padded.primitive[index, : graph.num_nodes] = graph.primitive
@@ -161,8 +161,8 @@ def pad_graphs(
     return padded
 
 
-def _levels(graphs: Sequence[ArchGraph], bucket: Bucket) -> np.ndarray:
-    levels = np.full((len(graphs), bucket.steps or 0, bucket.width), bucket.nodes, np.int32)
+def _levels(graphs: Sequence[ArchGraph], bucket: Bucket, steps: int) -> np.ndarray:
+    levels = np.full((len(graphs), steps, bucket.width), bucket.nodes, np.int32)
     for index, graph in enumerate(graphs):
         schedule = level_schedule(graph, bucket.width)
         if len(schedule) > levels.shape[1]:

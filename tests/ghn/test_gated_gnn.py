@@ -11,6 +11,7 @@ from jax.sharding import Mesh, PartitionSpec
 from ppuda_jax.ghn import orders, triangular
 from ppuda_jax.ghn.config import GHNConfig
 from ppuda_jax.ghn.gated_gnn import GatedGNN
+from ppuda_jax.ghn.orders import by_steps, one_by_one
 from tests.close import assert_close
 
 CONFIGS = {
@@ -56,8 +57,8 @@ def _case(config, width, seed=0, sizes=(10, 6, 1), nodes=12, steps=14, density=0
 @functools.cache
 def _theta(config):
     def init(key):
-        distance, levels = jnp.zeros((1, 1, 1), jnp.uint8), jnp.zeros((1, 1, 1), jnp.int32)
-        return GatedGNN(config).init(key, jnp.zeros((1, 1, config.hid)), distance, levels)
+        order = by_steps(jnp.zeros((1, 1, 1), jnp.uint8), jnp.zeros((1, 1, 1), jnp.int32))
+        return GatedGNN(config).init(key, jnp.zeros((1, 1, config.hid)), order)
 
     return jax.jit(init)(jax.random.key(1))
 
@@ -90,15 +91,21 @@ def _one_by_one(theta, state, distance, max_distance):
     return state
 
 
-def _assert_same_as_one_by_one(config, theta, state, distance, levels):
-    if levels.ndim == 1:
-        sizes = levels.tolist()
-    else:
+def _sweep(config, theta, state, distance, levels):
+    return GatedGNN(config).apply(theta, state, by_steps(distance, levels))
+
+
+def _assert_same_as_one_by_one(config, theta, state, distance, levels=None, sizes=None):
+    if sizes is None:
         sizes = [len(set(rows.ravel()) - {state.shape[1]}) for rows in levels]
     weight = np.random.default_rng(0).normal(size=state.shape).astype(np.float32)
 
     def fast(theta, state):
-        h = GatedGNN(config).apply(theta, state, distance, levels)
+        if levels is None:
+            order = one_by_one(distance, np.array(sizes, np.int32))
+        else:
+            order = by_steps(distance, levels)
+        h = GatedGNN(config).apply(theta, state, order)
         h = [h[b, :n] for b, n in enumerate(sizes)]
         return sum(jnp.sum(rows * weight[b, : len(rows)]) for b, rows in enumerate(h)), h
 
@@ -127,14 +134,12 @@ def test_nodes_visited_as_they_are_numbered(name, nodes, monkeypatch):
     monkeypatch.setattr(triangular, "UNROLL", 1)  # compiles faster
     config, sizes = CONFIGS[name], (nodes - 1, 6, 1)
     theta, state, distance, _ = _case(config, 1, seed=3, sizes=sizes, nodes=nodes, steps=nodes)
-    _assert_same_as_one_by_one(config, theta, state, distance, np.array(sizes, np.int32))
+    _assert_same_as_one_by_one(config, theta, state, distance, sizes=sizes)
 
 
 def test_nodes_visited_as_they_are_numbered_come_in_whole_blocks():
-    config = CONFIGS["virtual"]
-    theta, state, distance, _ = _case(config, 1, sizes=(20,), nodes=20, steps=20)
     with pytest.raises(ValueError, match="multiple of 16 nodes, received 20"):
-        GatedGNN(config).apply(theta, state, distance, np.array([20], np.int32))
+        one_by_one(np.zeros((1, 20, 20), np.uint8), np.array([20], np.int32))
 
 
 def test_block_sizes_do_not_matter(monkeypatch):
@@ -148,7 +153,7 @@ def test_block_sizes_do_not_matter(monkeypatch):
 def test_padding_has_no_influence():
     config = CONFIGS["virtual"]
     theta, state, distance, levels = _case(config, 2, seed=2)
-    run = jax.jit(functools.partial(GatedGNN(config).apply, theta))
+    run = jax.jit(functools.partial(_sweep, config, theta))
     want = run(state, distance, levels)[1:2, :6]
     pad = ((0, 0), (0, 30), (0, 0))
     wide_levels = np.pad(np.where(levels == 12, 42, levels), pad, constant_values=42)
@@ -165,8 +170,8 @@ def test_one_trace_serves_all_lengths_and_the_loop_is_as_long_as_the_schedule():
     @jax.jit
     def run(theta, state, distance, levels):
         traces.append(levels.shape)
-        order = orders.make_order(distance, levels)
-        return GatedGNN(config).apply(theta, state, distance, levels), order.blocks
+        order = by_steps(distance, levels)
+        return GatedGNN(config).apply(theta, state, order), order.blocks
 
     for seed, size in enumerate((1, 10, 20)):
         case = _case(config, 1, seed=seed, sizes=(size, 1), nodes=32, steps=64)
@@ -182,7 +187,7 @@ def test_runs_in_shard_map_and_scan(monkeypatch):
 
     def gradient(theta, state, distance, levels):
         def loss(theta):
-            return jnp.sum(GatedGNN(config).apply(theta, state, distance, levels)[:, :6] ** 2)
+            return jnp.sum(_sweep(config, theta, state, distance, levels)[:, :6] ** 2)
 
         _, grads = jax.lax.scan(lambda c, _: (c, jax.grad(loss)(theta)), 0, None, length=2)
         return jax.tree.map(lambda g: g[1], grads)
@@ -210,7 +215,10 @@ def test_message_weights_follow_the_reference():
     assert len(triangular.message_weights(distance, 1)) == 1
 
 
-def test_shapes_that_do_not_fit_are_refused():
-    theta, state, distance, levels = _case(CONFIGS["virtual"], 2)
-    with pytest.raises(AssertionError, match="shape"):
-        GatedGNN(CONFIGS["virtual"]).apply(theta, state, distance[:, 1:], levels)
+@pytest.mark.parametrize("make", [by_steps, one_by_one])
+def test_shapes_that_do_not_fit_are_refused(make):
+    _, _, distance, levels = _case(CONFIGS["virtual"], 2)
+    given = levels if make is by_steps else np.ones(3, np.int32)
+    for wrong in ((distance[:, 1:], given), (distance[:2], given)):
+        with pytest.raises(AssertionError, match="shape"):
+            make(*wrong)
