@@ -1,7 +1,8 @@
 """Folders of PNG and JPEG files, one per class.
 
 `PATH/train/CLASS/*.png` and `PATH/test/CLASS/*.png`, or `PATH/CLASS/*.png` (or train/ alone), of
-which a fifth of each class is drawn for testing. Classes are numbered in the order of their names.
+which a fifth of each class is drawn for testing. Images of `PATH/val` are added to the training
+images, or tested on where there is no `PATH/test`. Classes are numbered in the order of their names.
 """
 
 import hashlib
@@ -15,6 +16,7 @@ from ppuda_jax.data import split
 from ppuda_jax.data.source import DatasetError, Row, Source
 
 _SUFFIXES = (".png", ".jpg", ".jpeg")
+_VALIDATION = ("val", "valid", "validation")
 _OF_THE_SYSTEM = ("thumbs.db", "desktop.ini")
 
 
@@ -56,24 +58,21 @@ def open_folder(path: pathlib.Path) -> Source:
             f"{path}: no such folder; --dataset=folder:PATH takes one with a folder of PNG or JPEG "
             f"files per class, or with train/ and test/ that have these"
         )
-    train, test = path / "train", path / "test"
-    if test.is_dir() and not train.is_dir():
-        raise DatasetError(f"{path}: has test/ but no train/; add it, or move the classes up")
-    if not train.is_dir():
-        train = path
-    names = _classes(train)
-    files, labels = _list_files(train, names)
-    if test.is_dir() and train != path:
-        other = sorted(set(_classes(test)) - set(names))
+    train, test = _parts(path)
+    names = _classes(train[0])
+    for part in (*train[1:], *test):
+        other = sorted(set(_classes(part)) - set(names))
         if other:
-            raise DatasetError(f"{test / other[0]}: this class is not in {train}; add it there")
-        missing = sorted(set(names) - set(_classes(test)))
-        if missing:
-            raise DatasetError(f"{test}: class {missing[0]!r} of {train} is missing; add it")
+            raise DatasetError(f"{part / other[0]}: this class is not in {train[0]}; add it there")
+    files, labels = _list_files(train, names)
+    if test:
         test_files, test_labels = _list_files(test, names)
+        missing = [name for label, name in enumerate(names) if label not in test_labels]
+        if missing:
+            raise DatasetError(f"{test[0]}: class {missing[0]!r} of {train[0]} is missing; add it")
         order, test_order = split.shuffled(labels), split.shuffled(test_labels)
     else:
-        order, test_order = split.train_and_test(labels, names, str(train))
+        order, test_order = split.train_and_test(labels, names, str(train[0]))
         test_files, test_labels = files, labels
     split.check_classes(labels[order], test_labels[test_order], names, str(path))
     return Source(
@@ -84,8 +83,33 @@ def open_folder(path: pathlib.Path) -> Source:
     )
 
 
+def _parts(path: pathlib.Path) -> tuple[list[pathlib.Path], list[pathlib.Path]]:
+    """Folders with the classes to train on and to test on; the latter [] if they are to be split."""
+    # A class may have the name of a part; its folder holds images, no folders.
+    found = {
+        name: path / name
+        for name in ("train", "test", *_VALIDATION)
+        if (path / name).is_dir() and _folders(path / name)
+    }
+    validation = [found[name] for name in _VALIDATION if name in found]
+    if "train" not in found:
+        if found:
+            raise DatasetError(
+                f"{path}: has {next(iter(found))}/ but no train/ with a folder for each class; add "
+                "it, or move the classes up"
+            )
+        return [path], []
+    if "test" in found:
+        return [found["train"], *validation], [found["test"]]
+    return [found["train"]], validation
+
+
+def _folders(folder: pathlib.Path) -> list[str]:
+    return sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+
+
 def _classes(folder: pathlib.Path) -> list[str]:
-    names = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    names = _folders(folder)
     if len(names) < 2:
         raise DatasetError(
             f"{folder}: needs a folder of images for each of at least 2 classes, received "
@@ -95,16 +119,19 @@ def _classes(folder: pathlib.Path) -> list[str]:
 
 
 def _list_files(
-    folder: pathlib.Path, names: Sequence[str]
+    folders: Sequence[pathlib.Path], names: Sequence[str]
 ) -> tuple[list[pathlib.Path], np.ndarray]:
     """Image files of all classes, sorted, and their labels int32 [n]."""
     files, labels = [], []
-    for label, name in enumerate(names):
-        found = _images_below(folder / name)
-        if not found:
-            raise DatasetError(f"{folder / name}: this class has no PNG or JPEG file; add some")
-        files += found
-        labels += [label] * len(found)
+    for folder in folders:
+        for label, name in enumerate(names):
+            if not (folder / name).is_dir():
+                continue
+            found = _images_below(folder / name)
+            if not found:
+                raise DatasetError(f"{folder / name}: this class has no PNG or JPEG file; add some")
+            files += found
+            labels += [label] * len(found)
     return files, np.asarray(labels, np.int32)
 
 

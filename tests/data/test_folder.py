@@ -40,6 +40,26 @@ def test_train_alone_is_split_too(tmp_path):
     assert (len(source.train), len(source.test)) == (8, 2)
 
 
+@pytest.mark.parametrize("name", ["val", "valid", "validation"])
+def test_validation_images_are_tested_on_or_else_trained_on(tmp_path, name):
+    write_folder(tmp_path / "train", {"a": 5, "b": 5})
+    write_folder(tmp_path / name, {"a": 3, "b": 1})
+    source = open_folder(tmp_path)
+    assert (len(source.train), len(source.test)) == (10, 4)
+    assert all(f"/{name}/" in source.test.where(i) for i in range(4))
+    write_folder(tmp_path / "test", {"a": 2, "b": 2})
+    source = open_folder(tmp_path)
+    assert (len(source.train), len(source.test)) == (14, 4)
+    assert all("/test/" in source.test.where(i) for i in range(4))
+    assert sum(f"/{name}/" in source.train.where(i) for i in range(14)) == 4
+
+
+def test_classes_with_the_names_of_parts(tmp_path):
+    write_folder(tmp_path, {"bus": 5, "train": 5, "test": 5})
+    source = open_folder(tmp_path)
+    assert source.class_names == ("bus", "test", "train")
+
+
 def test_the_fingerprint_follows_names_and_sizes(tmp_path):
     write_folder(tmp_path, {"a": 5, "b": 5})
     before = open_folder(tmp_path).fingerprint
@@ -86,6 +106,20 @@ def _no_train(path):
     (path / "train").rename(path / "others")
 
 
+def _only_val(path):
+    _no_train(path)
+    (path / "test").rename(path / "val")
+
+
+def _not_in_train_but_in_val(path):
+    write_folder(path / "val", {"cat": 2, "mouse": 2})
+
+
+def _not_in_val_alone(path):
+    write_folder(path / "train", {"mouse": 2})
+    (path / "test").rename(path / "val")
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -95,6 +129,9 @@ def _no_train(path):
         (_text, "train/cat/notes.txt: only PNG and JPEG files are read"),
         (_one_class, "train: needs a folder .* at least 2 classes, received cat"),
         (_no_train, "has test/ but no train/"),
+        (_only_val, "has val/ but no train/"),
+        (_not_in_train_but_in_val, "val/mouse: this class is not in .*train"),
+        (_not_in_val_alone, "val: class 'mouse' of .*train is missing"),
     ],
 )
 def test_what_is_wrong_with_a_folder_is_named(tmp_path, damage, message):
