@@ -2,7 +2,7 @@
 
 `PATH/train/CLASS/*.png` and `PATH/test/CLASS/*.png`, or `PATH/CLASS/*.png` (or train/ alone), of
 which a fifth of each class is drawn for testing. Images of `PATH/val` are added to the training
-images, or tested on where there is no `PATH/test`. Classes are numbered in the order of their names.
+images, or tested on where there is no `PATH/test`. Classes are numbered by their names.
 """
 
 import hashlib
@@ -84,7 +84,7 @@ def open_folder(path: pathlib.Path) -> Source:
 
 
 def _parts(path: pathlib.Path) -> tuple[list[pathlib.Path], list[pathlib.Path]]:
-    """Folders with the classes to train on and to test on; the latter [] if they are to be split."""
+    """Folders with the classes to train on, and to test on (none if a split is to be made)."""
     # A class may have the name of a part; its folder holds images, no folders.
     found = {
         name: path / name
