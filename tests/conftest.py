@@ -10,7 +10,12 @@ from ppuda_jax.runtime.processors import processors
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Fusion emitters make better loops of what is fused, and compiling takes almost twice as long.
-_FORCED = ("--xla_force_host_platform_device_count=8", "--xla_cpu_use_fusion_emitters=false")
+# Code in 32 parts is for 32 threads that compile; to split it takes an eighth of compiling.
+_FORCED = (
+    "--xla_force_host_platform_device_count=8",
+    "--xla_cpu_use_fusion_emitters=false",
+    "--xla_cpu_parallel_codegen_split_count=1",
+)
 _GIVEN = os.environ.get("XLA_FLAGS", "").split()
 os.environ["XLA_FLAGS"] = " ".join([*_GIVEN, *(flag for flag in _FORCED if flag not in _GIVEN)])
 # Workers, processes that tests start, and later runs find each other's programs. XLA:CPU compiles
@@ -34,6 +39,8 @@ def pytest_collection_finish() -> None:
     """Spares the collector of garbage what stays to the end: modules, tests, JAX."""
     gc.collect()
     gc.freeze()
+    # Tracing allocates much and leaves hardly any cycles: the usual 700 looks too often.
+    gc.set_threshold(50_000, 20, 20)
 
 
 @pytest.fixture(scope="module", autouse=True)
