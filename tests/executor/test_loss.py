@@ -15,7 +15,7 @@ from tests.networks import plan_of, random_params
 IMAGES = jnp.asarray(np.random.default_rng(0).normal(size=(4, 32, 32, 3)), jnp.float32)
 LABELS = jnp.asarray([3, 0, 9, 3])
 KEY = jax.random.key(5)
-CELLS = ("conv_1x1:0 cse:1", "conv_1x1:0 skip_connect:1")
+CELLS = ("msa:0 cse:1", "conv_1x1:0 skip_connect:1")  # with attention it compiles fastest
 ONE_LAYER = plan_of(*CELLS, n_cells=3)
 TWO_LAYERS = plan_of(*CELLS, n_cells=3, fc_layers=2)
 PLANS = (TWO_LAYERS, TWO_LAYERS, ONE_LAYER)  # the first two with the same parameters

@@ -136,7 +136,7 @@ def test_other_decoders_are_refused():
 
 
 def test_a_meta_batch_of_more_than_eight_is_its_networks_one_by_one():
-    cells = ("conv_1x1:0 cse:1", "max_pool_3x3:0 cse:1", "conv_1x1:0 max_pool_3x3:1")
+    cells = ("msa:0 cse:1", "max_pool_3x3:0 msa:1", "conv_1x1:0 msa:1")
     plans = [plan_of(normal, "skip_connect:0 skip_connect:1", n_cells=3) for normal in cells]
     variant = variant_of(plans[0])
     theta = init_theta(GHN2, jax.random.key(1))
