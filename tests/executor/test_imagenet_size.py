@@ -28,6 +28,6 @@ def test_equals_the_flax_network(stem):
     program, params = make_program(plan), random_params(plan, seed=1)
     arrays = pack_params([program], [params]), stack_programs([program])
     logits = jax.jit(run.logits, static_argnums=0)(program.variant, *arrays, IMAGES)
-    expected = Network(plan).apply({"params": params}, IMAGES)
+    expected = jax.jit(Network(plan).apply)({"params": params}, IMAGES)
     assert expected.shape == (2, 20)
     np.testing.assert_allclose(logits[0], expected, atol=1e-5 * float(jnp.abs(expected).max()))

@@ -1,5 +1,7 @@
 """Label smoothing and dropout of the executor, beside their formulas and the Flax network."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -36,6 +38,10 @@ class Executor:
             return run.mean_loss(variant, tables, programs, IMAGES, LABELS, KEY, smoothing)
 
         self.evaluate = jax.jit(jax.value_and_grad(loss, has_aux=True))
+        self.flax = {
+            id(plan): jax.jit(jax.value_and_grad(functools.partial(flax_loss, self, plan)))
+            for plan in PLANS
+        }
 
     def pack(self, trees):
         return pack_params(self.programs, trees)
@@ -59,7 +65,7 @@ def executor():
     return Executor()
 
 
-def flax_loss(executor, index, params, smoothing):
+def flax_loss(executor, plan, params, index, smoothing):
     """Mean loss of a Flax network in training, under the executor's mask of network `index`."""
 
     def same_mask(_, x):  # the executor's hidden layers are padded
@@ -68,9 +74,7 @@ def flax_loss(executor, index, params, smoothing):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ops, "head_dropout", same_mask)
-        logits = Network(PLANS[index]).apply(
-            {"params": params}, IMAGES, train=True, rngs={"dropout": KEY}
-        )
+        logits = Network(plan).apply({"params": params}, IMAGES, train=True, rngs={"dropout": KEY})
     logp = jax.nn.log_softmax(logits)
     picked = jnp.take_along_axis(logp, LABELS[:, None], axis=1)[:, 0]
     # A share of each target is spread over all classes.
@@ -82,7 +86,7 @@ def test_smoothing_and_dropout_are_those_of_the_flax_networks(executor, smoothin
     losses, gradient = executor(smoothing)
     expected, slopes = zip(
         *(
-            jax.value_and_grad(lambda p, i=i: flax_loss(executor, i, p, smoothing))(params)
+            executor.flax[id(PLANS[i])](params, i, smoothing)
             for i, params in enumerate(executor.params)
         ),
         strict=True,

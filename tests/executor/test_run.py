@@ -117,7 +117,8 @@ def _check(compiled, plan):
         losses = optax.softmax_cross_entropy_with_integer_labels(out, LABELS)
         return jnp.mean(losses), out
 
-    (expected_loss, expected), flax_gradient = jax.value_and_grad(flax_loss, has_aux=True)(params)
+    slope = jax.jit(jax.value_and_grad(flax_loss, has_aux=True))
+    (expected_loss, expected), flax_gradient = slope(params)
     scale = float(jnp.abs(expected).max())
     np.testing.assert_allclose(logits[0], expected, atol=1e-5 * scale)
     np.testing.assert_allclose(loss, expected_loss, rtol=1e-5)
@@ -160,7 +161,7 @@ def test_other_variants_forward(settings):
     logits = jax.jit(run.logits, static_argnums=0)(
         program.variant, pack_params([program], [params]), stack_programs([program]), IMAGES
     )
-    expected = Network(plan).apply({"params": params}, IMAGES)
+    expected = jax.jit(Network(plan).apply)({"params": params}, IMAGES)
     np.testing.assert_allclose(logits[0], expected, atol=1e-5 * float(jnp.abs(expected).max()))
 
 
@@ -171,10 +172,10 @@ def test_norms_look_at_the_first_images_as_the_flax_network_does():
     logits = jax.jit(run.logits, static_argnums=(0, 4))
     context = OpContext(norm_images=2)
     got = logits(program.variant, *arrays, context)[0]
-    want = Network(plan, context=context).apply({"params": params}, IMAGES)
+    want = jax.jit(Network(plan, context=context).apply)({"params": params}, IMAGES)
     np.testing.assert_allclose(got, want, atol=1e-5 * float(jnp.abs(want).max()))
     # The first images neither see nor need the others.
-    alone = Network(plan).apply({"params": params}, IMAGES[:2])
+    alone = jax.jit(Network(plan).apply)({"params": params}, IMAGES[:2])
     np.testing.assert_allclose(got[:2], alone, atol=1e-5 * float(jnp.abs(alone).max()))
     tables, programs, images = arrays
     with pytest.raises(ValueError, match="no gradient, received norm_images=2"):

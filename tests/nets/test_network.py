@@ -24,7 +24,7 @@ def test_logits_equal_the_reference(record):
         leaf = leaf.transpose(order) if leaf.ndim == 4 else leaf.T
         *modules, name = spec.path
         functools.reduce(lambda tree, key: tree.setdefault(key, {}), modules, params)[name] = leaf
-    logits = net.apply({"params": params}, images)
+    logits = jax.jit(net.apply)({"params": params}, images)
     expected = arrays["logits_ghn2"]
     np.testing.assert_allclose(logits, expected, atol=1e-4 * np.abs(expected).max())
 
@@ -43,7 +43,8 @@ def test_dropout_and_drop_path_act_in_training_only():
     plan = plan_of("conv_3x3:0 max_pool_3x3:1", "conv_1x1:0 skip_connect:1", fc_layers=2)
     net, params = Network(plan, drop_path=0.5), random_params(plan)
     images = jnp.ones((2, 32, 32, 3)) * jnp.arange(32.0)[None, :, None, None] / 32
-    run = functools.partial(net.apply, {"params": params}, images)
+    apply = jax.jit(net.apply, static_argnames="train")
+    run = functools.partial(apply, {"params": params}, images)
     np.testing.assert_array_equal(run(), run())
     first, second = (run(train=True, rngs={"dropout": jax.random.key(k)}) for k in (0, 1))
     assert not np.allclose(first, second)
@@ -53,10 +54,11 @@ def test_auxiliary_head():
     plan = plan_of("max_pool_3x3:0 skip_connect:1", "avg_pool_3x3:0 skip_connect:1")
     net = Network(plan, auxiliary=True)
     images = jnp.ones((2, 32, 32, 3))
-    variables = net.init(jax.random.key(0), images, train=True)
-    logits, extra = net.apply(variables, images, train=True)
+    init, apply = (functools.partial(f, train=True) for f in (net.init, net.apply))
+    variables = jax.eval_shape(init, jax.random.key(0), images)
+    logits, extra = jax.eval_shape(apply, variables, images)
     assert logits.shape == extra.shape == (2, 10)
-    assert net.apply(variables, images).shape == (2, 10)
+    assert jax.eval_shape(net.apply, variables, images).shape == (2, 10)
 
 
 def test_images_of_another_size_are_refused():

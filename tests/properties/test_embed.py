@@ -20,7 +20,7 @@ def test_mean_of_the_states_of_a_network_alone(ghn, plans):
     assert found.shape == (len(plans), 8) and found.dtype == np.float32
     for number in (0, 8):
         padded = pad_graphs([graphs[number]])
-        states = np.asarray(GHN(ghn.config).apply({"params": ghn.theta}, padded))[0]
+        states = np.asarray(jax.jit(GHN(ghn.config).apply)({"params": ghn.theta}, padded))[0]
         assert_close(found[number], states[: graphs[number].num_nodes].mean(axis=0), 1e-5)
     assert np.abs(found[0] - found[8]).max() > 1e-3
 

@@ -100,7 +100,7 @@ def test_losses_are_those_of_the_flax_networks():
         net = build_network(plan.config.to_dict(), num_classes=10, image_size=32)
         graph = network_graph(plan.config.to_dict(), num_classes=10, image_size=32)
         params = predict_params(net.apply, graph, ghn=ghn)
-        logits = net.apply({"params": params}, images)
+        logits = jax.jit(net.apply)({"params": params}, images)
         losses.append(optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean())
     _, metrics = dispatch(SETTINGS, 1)
     np.testing.assert_allclose(metrics["loss"], [np.mean(losses)], rtol=1e-5)

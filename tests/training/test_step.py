@@ -1,6 +1,7 @@
 """The step: optimiser as published, skipped updates, one program per variant."""
 
 import dataclasses
+import functools
 
 import chex
 import jax
@@ -24,11 +25,15 @@ def arguments(networks, steps=1, rate=1e-3):
     return TASK.images.resident, stacked, batches, np.full(steps, rate, np.float32)
 
 
+@functools.cache
+def compiled(config):
+    return jax.jit(make_dispatch(make_step(toy.loss_for("variant0"), LOAD, config)))
+
+
 def run(networks, steps=1, state=None, **changes):
     config = dataclasses.replace(CONFIG, **changes)
-    step = make_step(toy.loss_for("variant0"), LOAD, config)
     state = make_state(toy.theta(), config) if state is None else state
-    return jax.jit(make_dispatch(step))(state, *arguments(networks, steps))
+    return compiled(config)(state, *arguments(networks, steps))
 
 
 def test_optimiser_is_clipping_then_l2_inside_adam():
@@ -67,13 +72,11 @@ def test_class_heads_may_have_a_rate_of_their_own():
 def test_several_steps_of_a_dispatch_equal_single_ones():
     together, metrics = run(toy.ToyNetworks(), steps=3)
     state = make_state(toy.theta(), CONFIG)
-    step = make_step(toy.loss_for("variant0"), LOAD, CONFIG)
-    dispatch = jax.jit(make_dispatch(step))
     resident, networks, batches, rates = arguments(toy.ToyNetworks(), 3)
     losses = []
     for k in range(3):
         one = jax.tree.map(lambda x, k=k: x[k : k + 1], networks)
-        state, single = dispatch(state, resident, one, batches[k : k + 1], rates[k : k + 1])
+        state, single = compiled(CONFIG)(state, resident, one, batches[k : k + 1], rates[k : k + 1])
         losses.append(single["loss"][0])
     np.testing.assert_allclose(metrics["loss"], losses, rtol=1e-6)
     chex.assert_trees_all_close(together.theta, state.theta, atol=1e-6)
