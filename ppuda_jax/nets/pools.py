@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from ppuda_jax.nets.context import DEFAULT, OpContext
@@ -23,7 +24,7 @@ def avg_pool(x: jax.Array, stride: int = 1, context: OpContext = DEFAULT) -> jax
     if not context.taps:
         total = lax.reduce_window(
             x,
-            jnp.zeros((), x.dtype),
+            np.zeros((), x.dtype),  # one of JAX would be traced by `jit`, and no sum
             lax.add,
             (1, 3, 3, 1),
             (1, stride, stride, 1),

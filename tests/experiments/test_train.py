@@ -13,13 +13,17 @@ from tests.teachers.stored import save_zoo
 ROOT = pathlib.Path(__file__).parents[2]
 
 
+def test_a_mistake_ends_the_command_in_one_clear_line(tmp_path):
+    flags = [f"--workdir={tmp_path}/run", "--dataset=cifar10", f"--data_dir={tmp_path}"]
+    command = [sys.executable, "-m", "experiments.train", *flags]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert result.returncode != 0 and "Traceback" not in result.stderr
+    assert "FileNotFoundError: cifar10: no prepared TFDS dataset" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (
-            ["--dataset=cifar10", "--data_dir={tmp}"],
-            "FileNotFoundError: cifar10: no prepared TFDS dataset",
-        ),
         (["--steps=many"], "steps: expected int, received 'many'"),
         (["--stepz=3"], "Unknown command line flag 'stepz'"),
         (
@@ -28,12 +32,12 @@ ROOT = pathlib.Path(__file__).parents[2]
         ),
     ],
 )
-def test_mistakes_end_in_one_clear_line(flags, message, tmp_path):
+def test_mistakes_are_named(flags, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(train, "share_one_arena", lambda: None)  # this process has its arenas
     flags = [flag.format(tmp=tmp_path) for flag in flags]
-    command = [sys.executable, "-m", "experiments.train", f"--workdir={tmp_path}/run", *flags]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert result.returncode != 0
-    assert message in result.stderr and "Traceback" not in result.stderr
+    with pytest.raises(SystemExit) as ended:
+        train.main([f"--workdir={tmp_path}/run", "--compilation_cache=none", *flags])
+    assert ended.value.code and message in f"{ended.value} {capsys.readouterr().err}"
 
 
 def test_teachers_have_runs_of_their_own():

@@ -15,12 +15,17 @@ def array(*shape):
     return jnp.asarray(RNG.normal(size=shape), jnp.float32)
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def _with_gradient(function, *arrays):
+    value, pull = jax.vjp(function, *arrays)
+    seed = jnp.cos(jnp.arange(value.size, dtype=jnp.float32)).reshape(value.shape)
+    return value, pull(seed)
+
+
 def assert_forms_agree(function, *arrays):
     """Values and gradients of both forms of `function(context, *arrays)`, to float32 rounding."""
     results = []
     for form in ("taps", "library"):
-        value, pull = jax.vjp(functools.partial(function, OpContext(form)), *arrays)
-        seed = jnp.cos(jnp.arange(value.size, dtype=jnp.float32)).reshape(value.shape)
-        results.append((value, pull(seed)))
+        results.append(_with_gradient(functools.partial(function, OpContext(form)), *arrays))
     for ours, theirs in zip(*map(jax.tree.leaves, results), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=2e-5)
