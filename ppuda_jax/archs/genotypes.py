@@ -233,12 +233,16 @@ def _check_keys(what: str, mapping: Mapping[str, Any], required, optional) -> No
     missing = [key for key in required if key not in mapping]
     unknown = sorted(set(mapping) - set(required) - set(optional))
     if missing or unknown:
-        hint = " (files of evaluation splits made by the reference's generator lack C: choose it "
-        hint += "by sampling.evaluation_width)" if "C" in missing else ""
+        hint = ""
+        if "C" in missing:
+            hint = (
+                " (files of evaluation splits made by the reference's generator lack C: choose it "
+                "by sampling.evaluation_width)"
+            )
+        may = f" and may have {sorted(optional)}" if optional else ""
         raise ValueError(
-            f"a {what} must have the keys {sorted(required)}"
-            f"{hint if 'C' in missing else ''}; missing {missing}, unknown {unknown}: "
-            "correct the record."
+            f"a {what} must have the keys {sorted(required)}{may}{hint}; missing {missing}, unknown "
+            f"{unknown}: correct the record."
         )
 
 
