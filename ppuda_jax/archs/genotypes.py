@@ -241,8 +241,8 @@ def _check_keys(what: str, mapping: Mapping[str, Any], required, optional) -> No
             )
         may = f" and may have {sorted(optional)}" if optional else ""
         raise ValueError(
-            f"a {what} must have the keys {sorted(required)}{may}{hint}; missing {missing}, unknown "
-            f"{unknown}: correct the record."
+            f"a {what} must have the keys {sorted(required)}{may}{hint}; missing {missing}, "
+            f"unknown {unknown}: correct the record."
         )
 
 
