@@ -15,7 +15,7 @@ NAMES = ("gdas", "variational", "adanet")
 
 @pytest.fixture(scope="module")
 def task():
-    return tasks.perceptrons(tasks.load("digits", max_images=200), widths=(4, 8), layers=2)
+    return tasks.perceptrons(tasks.load("digits", max_images=200), widths=(4, 8), layers=1)
 
 
 @pytest.fixture(scope="module")
