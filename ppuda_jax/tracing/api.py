@@ -16,6 +16,7 @@ import jax
 import jraph
 import numpy as np
 from jax.extend.core import ClosedJaxpr
+from jax.interpreters.partial_eval import dce_jaxpr
 
 from ppuda_jax.graphs.arch_graph import ArchGraph
 from ppuda_jax.tracing import rules as rules
@@ -168,6 +169,11 @@ def _interpret(
     consts = [constant(value) for value in closed.consts]
     tracer = Interpreter(graph)
     (output,) = tracer.run(closed.jaxpr, consts, args)
+    # No rule may lose a leaf without a reason: what is left has none but this one.
+    _, live = dce_jaxpr(closed.jaxpr, [True])
+    for leaf, used in enumerate(live[:first]):
+        if used:
+            graph.refuse(leaf, "used in a way that is not followed")
     if not isinstance(output, Act) or not output.from_input:
         raise ValueError(
             "the result of apply_fn does not depend on the inputs: check that the function "

@@ -116,6 +116,7 @@ def shift(graph: GraphBuilder, act: Act, weight: Weight, negative: bool = False)
     if isinstance(state, Scaled) and view.coverage == state.size and not negative:
         return _norm_bias(graph, act, state, weight)
     if isinstance(state, Normalised) and len(view.varying()) <= 1 and not act.product:
+        refuse_others(graph, weight)
         node = graph.add("ln" if state.mixes else "bn", sources(graph, act))
         graph.bind(node, "norm_bias", view, (view.leaf_digits,))
         return act.on(frozenset((node,)))
@@ -149,6 +150,7 @@ def _unused_first(graph: GraphBuilder, weight: Weight) -> Weight:
 
 
 def _norm_bias(graph: GraphBuilder, act: Act, state: Scaled, weight: Weight) -> Act:
+    refuse_others(graph, weight)
     if graph.shared(weight.view) is None:
         graph.bind(state.node, "norm_bias", weight.view, (weight.view.leaf_digits,))
     return act.put(PLAIN)
