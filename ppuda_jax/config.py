@@ -225,9 +225,9 @@ def _coercion(hint: Any) -> Callable[[Any, str], Any]:
     """The function (value, where) -> value that holds values to an annotation."""
     options, optional = _optional(hint)
     check = _required(options)
-    return (
-        (lambda value, where: None if value is None else check(value, where)) if optional else check
-    )
+    if not optional:
+        return check
+    return lambda value, where: None if value is None else check(value, where)
 
 
 def _required(hint: Any) -> Callable[[Any, str], Any]:

@@ -233,12 +233,10 @@ def _check_keys(what: str, mapping: Mapping[str, Any], required, optional) -> No
     missing = [key for key in required if key not in mapping]
     unknown = sorted(set(mapping) - set(required) - set(optional))
     if missing or unknown:
-        hint = ""
-        if "C" in missing:
-            hint = (
-                " (files of evaluation splits made by the reference's generator lack C: choose it "
-                "by sampling.evaluation_width)"
-            )
+        hint = (
+            " (files of evaluation splits made by the reference's generator lack C: choose it by "
+        )
+        hint = f"{hint}sampling.evaluation_width)" if "C" in missing else ""
         may = f" and may have {sorted(optional)}" if optional else ""
         raise ValueError(
             f"a {what} must have the keys {sorted(required)}{may}{hint}; missing {missing}, "
