@@ -80,17 +80,23 @@ def _download(name: str, root: pathlib.Path) -> pathlib.Path:
 
     try:
         builder = tfds.builder(name, file_format=_FORMAT)
-        builder.download_and_prepare(file_format=_FORMAT)
     except (tfds.core.registered.DatasetNotFoundError, ValueError) as error:
         close = difflib.get_close_matches(
             name, tfds.list_builders(with_community_datasets=False), n=3
         )
         hint = f" (did you mean {' or '.join(close)}?)" if close else ""
         raise FileNotFoundError(_not_found(name, root, f"TFDS knows no {name!r}{hint}")) from error
+    except (OSError, ImportError) as error:
+        raise FileNotFoundError(_not_found(name, root, _failed(error))) from error
+    try:
+        builder.download_and_prepare(file_format=_FORMAT)
     except (OSError, ImportError, DownloadError) as error:
-        reason = f"preparing it failed with {_one_line(error)}"
-        raise FileNotFoundError(_not_found(name, root, reason)) from error
+        raise FileNotFoundError(_not_found(name, root, _failed(error))) from error
     return pathlib.Path(builder.data_dir)
+
+
+def _failed(error: Exception) -> str:
+    return f"preparing it failed with {_one_line(error)}"
 
 
 def _require_network(name: str, root: pathlib.Path) -> None:

@@ -17,6 +17,7 @@ node sends (2 with virtual edges, else 1), `H` hidden units of a message MLP.
 import functools
 from typing import NamedTuple
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -210,7 +211,11 @@ class GatedGNN(nn.Module):
 
         Returns:
           Node features after both sweeps, [B, N, D]; of no meaning for nodes without a slot.
+
+        Raises:
+          AssertionError: the shapes do not fit (from chex).
         """
+        chex.assert_shape(state, (*order.shape, None))
         weights = self.node_function()
         reach = self.config.virtual_edges
         for backward in (False, True):

@@ -30,6 +30,10 @@ class Order(Protocol):
     """What `triangular.solve` needs to know; satisfied by `Steps` and `OneByOne`."""
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """(B, N)."""
+
+    @property
     def blocks(self) -> jax.Array:
         """Number of blocks that hold nodes, int32 []."""
 
@@ -83,6 +87,11 @@ class OneByOne:
     distance: jax.Array
     reverse: jax.Array
     blocks: jax.Array
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """See `Order`."""
+        return self.distance.shape[:2]
 
     @property
     def width(self) -> int:
@@ -192,6 +201,11 @@ class Steps:
     start: jax.Array
     blocks: jax.Array
     width: int = flax.struct.field(pytree_node=False)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """See `Order`."""
+        return self.rank_of_node.shape
 
     @property
     def size(self) -> int:

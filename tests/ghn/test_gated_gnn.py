@@ -225,3 +225,10 @@ def test_shapes_that_do_not_fit_are_refused(make):
     for wrong in ((distance[:, 1:], given), (distance[:2], given)):
         with pytest.raises(AssertionError, match="shape"):
             make(*wrong)
+
+
+def test_states_of_other_graphs_are_refused():
+    theta, state, distance, levels = _case(CONFIGS["virtual"], 2)
+    for wrong in (state[:2], state[:, :11]):
+        with pytest.raises(AssertionError, match="shape"):
+            _sweep(CONFIGS["virtual"], theta, wrong, distance, levels)
