@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 REFERENCE = Path(
@@ -29,3 +30,9 @@ def deepnets_records(split: str) -> list[dict[str, Any]]:
     """Records of a file that the reference's generator wrote; empty without the folder."""
     meta = REFERENCE / "deepnets1m" / f"deepnets1m_{split}_meta.json"
     return json.loads(meta.read_text())[split]["nets"] if meta.exists() else []
+
+
+def arrays_of(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file, which is closed again."""
+    with np.load(path) as arrays:
+        return dict(arrays)

@@ -8,6 +8,7 @@ import pytest
 from ppuda_jax import parallel
 from ppuda_jax.training.loop import train
 from tests.hosts import run_hosts
+from tests.reference import arrays_of
 from tests.training import toy
 
 
@@ -69,6 +70,6 @@ np.savez(f"{out}/theta{host}.npz", **result.theta)
 def test_two_hosts(one_device, tmp_path):
     run_hosts(_HOST, str(tmp_path))
     for host in (0, 1):
-        theta = dict(np.load(tmp_path / f"theta{host}.npz"))
+        theta = arrays_of(tmp_path / f"theta{host}.npz")
         chex.assert_trees_all_close(theta, one_device, atol=1e-5)
     assert (tmp_path / "last" / "8" / "theta").is_dir()

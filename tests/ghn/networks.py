@@ -9,7 +9,7 @@ import numpy as np
 
 from ppuda_jax.graphs.arch_graph import ArchGraph, Binding
 from ppuda_jax.primitives import PRIMITIVE_IDS, PRIMITIVES
-from tests.reference import REFERENCE, peer_nets
+from tests.reference import REFERENCE, arrays_of, peer_nets
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 FLAX_ORDER = {4: (2, 3, 1, 0), 2: (1, 0), 1: (0,)}
@@ -52,7 +52,7 @@ def parameter_rows(record: dict[str, Any], arrays: Any) -> list[Row]:
     rows, last = [], len(record["node_shapes"]) - 2
     for node, name in zip(record["node_index"], record["node_names"], strict=True):
         kind = PRIMITIVES[arrays["primitive"][node]]
-        if "param/" + name not in arrays.files:
+        if "param/" + name not in arrays:
             continue
         shape = arrays["param/" + name].shape
         norm = kind in ("bn", "ln")
@@ -66,7 +66,7 @@ def parameter_rows(record: dict[str, Any], arrays: Any) -> list[Row]:
 def peer_network(number: int) -> tuple[ArchGraph, dict[str, Any], Any]:
     """Graph, record and arrays of one network of the peer folder."""
     record = peer_nets()[number]
-    arrays = np.load(REFERENCE / "peer" / record["file"])
+    arrays = arrays_of(REFERENCE / "peer" / record["file"])
     edges = arrays["edges"]
     one_hop = edges[edges[:, 2] == 1][:, :2]
     rows = parameter_rows(record, arrays)
@@ -77,7 +77,7 @@ def peer_network(number: int) -> tuple[ArchGraph, dict[str, Any], Any]:
 def golden_table() -> tuple[dict[str, Any], Any]:
     """The stored outputs of the reference: description and arrays."""
     table = json.loads((GOLDEN / "ghn_golden.json").read_text())
-    return table, np.load(GOLDEN / "ghn_golden.npz")
+    return table, arrays_of(GOLDEN / "ghn_golden.npz")
 
 
 def golden_network(table: dict[str, Any], arrays: Any, number: int) -> ArchGraph:

@@ -35,7 +35,7 @@ def _golden_ghn(name: str):
     prefix = name + "/"
     tensors = {
         key.removeprefix(prefix): arrays[key].astype(np.float32)
-        for key in arrays.files
+        for key in arrays
         if key.startswith(prefix) and not key.startswith(prefix + "net")
     }
     return config, theta_from_state_dict(config, tensors)
@@ -137,7 +137,7 @@ def _peer_ghn(name: str):
 def test_ghn2_predicts_every_tensor_of_the_peer_networks(number):
     graph, _, arrays = peer_network(number)
     tensors = _predict(*_peer_ghn("ghn2"), graph)
-    names = {key.removeprefix("param/") for key in arrays.files if key.startswith("param/")}
+    names = {key.removeprefix("param/") for key in arrays if key.startswith("param/")}
     assert names == set(tensors) - {"h"}
     for name in names:
         expected = arrays["param/" + name]

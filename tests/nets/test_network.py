@@ -9,13 +9,13 @@ import pytest
 
 from ppuda_jax.nets.network import Network, build_network
 from tests.networks import plan_of, random_params
-from tests.reference import REFERENCE, needs_reference, peer_nets
+from tests.reference import REFERENCE, arrays_of, needs_reference, peer_nets
 
 
 @needs_reference
 @pytest.mark.parametrize("record", peer_nets(), ids=lambda r: r["file"])
 def test_logits_equal_the_reference(record):
-    arrays = np.load(REFERENCE / "peer" / record["file"])
+    arrays = arrays_of(REFERENCE / "peer" / record["file"])
     images = np.load(REFERENCE / "peer" / "images.npy").transpose(0, 2, 3, 1)
     net, params = build_network(record["net_args"]), {}
     for spec in net.plan.params:

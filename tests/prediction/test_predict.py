@@ -296,7 +296,7 @@ def test_parity_with_the_reference():
     path = REFERENCE / "peer" / "ghn2_cifar10_random.pt"
     params = predict_params(None, graph, str(path))
     leaves = jax.tree_util.tree_leaves_with_path(params)
-    assert len(leaves) == len([name for name in arrays.files if name.startswith("param/")])
+    assert len(leaves) == len([name for name in arrays if name.startswith("param/")])
     for keys, leaf in leaves:
         expected = arrays["param/" + ".".join(key.key for key in keys)]
         error = np.abs(canonical(leaf) - expected).max() / np.abs(expected).max()

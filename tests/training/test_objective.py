@@ -25,7 +25,7 @@ from ppuda_jax.prediction.predict import predict_params
 from ppuda_jax.prediction.tables import predict_tables
 from ppuda_jax.training.objective import meta_loss
 from tests.networks import plan_of
-from tests.reference import REFERENCE, needs_reference, peer_nets
+from tests.reference import REFERENCE, arrays_of, needs_reference, peer_nets
 
 GHN2 = GHNConfig(weight_norm=True, virtual_edges=50, layernorm=True, hid=8)
 PLANS = {
@@ -108,7 +108,7 @@ def test_logits_equal_the_reference(record, kind):
         tables = predict_tables(ghn.config, variant, theta, batch)
         return run.logits(variant, tables, batch.programs, jnp.asarray(images))
 
-    expected = np.load(REFERENCE / "peer" / record["file"])[f"logits_{kind}"]
+    expected = arrays_of(REFERENCE / "peer" / record["file"])[f"logits_{kind}"]
     np.testing.assert_allclose(logits(ghn.theta)[0], expected, atol=1e-4 * np.abs(expected).max())
 
 
