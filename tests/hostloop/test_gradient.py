@@ -31,8 +31,8 @@ def _plans():
     one = "sep_conv_3x3:0 dil_conv_5x5:1 conv_7x1_1x7:2 cse:0 conv_3x3:1 skip_connect:3"
     two = "max_pool_3x3:0 avg_pool_3x3:1 none:0 conv_1x1:2"
     return [
-        plan_of(one, two, concat=(2, 3), n_cells=4),
-        plan_of(two, two, concat=(2, 3), n_cells=5, norm=None, fc_layers=2),
+        plan_of(one, two, concat=(2, 3), n_cells=3),
+        plan_of(two, two, concat=(2, 3), n_cells=3, norm=None, fc_layers=2),
     ]
 
 

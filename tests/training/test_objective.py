@@ -39,7 +39,7 @@ PLANS = {
         stem_type=1,
         ks=5,
     ),
-    "transformer": plan_of("msa:0 dil_conv_3x3:1", "conv_7x1_1x7:0 msa:1", C=80, C_mult=2),
+    "transformer": plan_of("msa:0 dil_conv_3x3:1", "conv_7x1_1x7:0 msa:1", C=48, C_mult=2),
     "flat head": plan_of("conv_1x1:0 cse:1", "conv_1x1:0 skip_connect:1", glob_avg=False),
 }
 
