@@ -29,6 +29,7 @@ class Kind(enum.Enum):
     SQUARE = "square"
     ROOT = "root or power"
     EXPONENTIAL = "exponential function"
+    CURVE = "another smooth function of one value"
     FUNCTION = "another elementwise function"
     ADDITIVE = "sum or difference"
     MULTIPLICATIVE = "product or quotient"

@@ -63,6 +63,7 @@ class Weight:
       rooted: multiplied by the reciprocal root of an array that the model stores.
       function: name of the last nonlinear function that was applied, or "".
       root: that function is a root.
+      curve: name of a smooth function, such as exp, that its elements went through, or "".
     """
 
     view: View
@@ -70,6 +71,7 @@ class Weight:
     rooted: bool = False
     function: str = ""
     root: bool = False
+    curve: str = ""
 
     @property
     def shape(self) -> tuple[int, ...]:

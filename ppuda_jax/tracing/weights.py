@@ -32,7 +32,7 @@ def merge(name: str, kind: Kind, weights: Sequence[Weight]) -> Weight:
       The main value, which carries the other leaves, each once.
     """
     main = max(weights, key=lambda w: (w.view.coverage, not w.function))
-    others = list(main.others)
+    others, curve = list(main.others), main.curve
     for weight in weights:
         if weight is main:
             continue
@@ -40,7 +40,10 @@ def merge(name: str, kind: Kind, weights: Sequence[Weight]) -> Weight:
             how = weight.function if weight.root else name
             event = Event.ROOT if weight.root else _EVENTS.get(kind)
             others.append(Merged(weight.view, how, event))
+        else:
+            curve = curve or weight.curve
         others += [other for other in weight.others if other.view.leaf != main.view.leaf]
+    rooted = any(w.rooted for w in weights)
     return dataclasses.replace(
-        main, others=tuple(dict.fromkeys(others)), rooted=any(w.rooted for w in weights)
+        main, others=tuple(dict.fromkeys(others)), rooted=rooted, curve=curve
     )

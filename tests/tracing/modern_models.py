@@ -180,9 +180,9 @@ def resized_positions(p, x):
 
 
 @case(
+    "alpha",
     params={"alpha": s(1, 2), "k": s(3, 3, 3, 8), "l": s(1, 1, 3, 8), "h": HEAD},
     conv=3,
-    ln=2,
     sum=1,
     glob_avg=1,
     bias=1,

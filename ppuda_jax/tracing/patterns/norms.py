@@ -25,6 +25,8 @@ _RUNNING_MEAN = "it looks like a running mean: not learnt by gradient"
 def _unproven(graph: GraphBuilder, act: Act, weight: Weight, resized: bool = False) -> str:
     """Why a parameter beside data has no role; "" if it is a vector or an encoding."""
     view = weight.view
+    if weight.curve:  # a gain is predicted about one and a bias about zero, not their logarithms
+        return f"it meets data as its {weight.curve}, for which there is no decoder"
     if any(d.axis == UNKNOWN for axis in view.axes for d in axis):
         if not resized or not view.leaf_digits:
             return "transformed before it met data in a way that is not followed"

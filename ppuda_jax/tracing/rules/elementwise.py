@@ -47,9 +47,12 @@ def passed_on(tracer: Interpreter, eqn: Equation, ins: list[Value]) -> Result:
 @rule("not", kind=Kind.FUNCTION, fold=elementwise(np.logical_not))
 @rule(
     *("log", "log1p", "expm1", "tanh", "logistic", "erf", "erfc", "erf_inv", "lgamma"),
-    *("abs", "floor", "ceil", "round", "is_finite", "population_count", "imag", "conj"),
     *("sin", "cos", "tan", "asin", "acos", "atan"),
     *("sinh", "cosh", "asinh", "acosh", "atanh"),
+    kind=Kind.CURVE,
+)
+@rule(
+    *("abs", "floor", "ceil", "round", "is_finite", "population_count", "imag", "conj"),
     kind=Kind.FUNCTION,
 )
 def unary(tracer: Interpreter, eqn: Equation, ins: list[Value]) -> Result:
@@ -61,16 +64,29 @@ def unary(tracer: Interpreter, eqn: Equation, ins: list[Value]) -> Result:
         return _of_weight(eqn, value)
     if not isinstance(value, Act):
         return contract(tracer, eqn, ins)
-    act = value.settled().after(_EVENTS.get(eqn.kind, Event.FUNCTION))
-    if eqn.kind is Kind.ROOT and act.statistic is not None:
+    kind = _kind(eqn)
+    act = value.settled().after(_EVENTS.get(kind, Event.FUNCTION))
+    if kind is Kind.ROOT and act.statistic is not None:
         act = act.put(dataclasses.replace(act.statistic, root=True))
-    return dataclasses.replace(act, soft=True) if eqn.kind is Kind.EXPONENTIAL else act
+    return dataclasses.replace(act, soft=True) if kind is Kind.EXPONENTIAL else act
+
+
+def _kind(eqn: Equation) -> Kind:
+    """What one argument goes through; a whole power is a root only where it divides."""
+    power = eqn.params.get("y", 0) if eqn.name == "integer_pow" else 0
+    if power > 0:
+        return Kind.SQUARE if power == 2 else Kind.FUNCTION
+    return eqn.kind
 
 
 def _of_weight(eqn: Equation, weight: Weight) -> Weight:
-    if eqn.kind is Kind.LINEAR:
+    kind, curve = _kind(eqn), weight.curve
+    if kind is Kind.LINEAR:
         return weight
-    return dataclasses.replace(weight, function=eqn.name, root=eqn.kind is Kind.ROOT)
+    if kind in (Kind.EXPONENTIAL, Kind.CURVE):
+        curve = curve or eqn.name
+    root = kind is Kind.ROOT
+    return dataclasses.replace(weight, function=eqn.name, root=root, curve=curve)
 
 
 @rule("add", "add_any", kind=Kind.ADDITIVE, fold=elementwise(np.add))
