@@ -12,6 +12,8 @@ from collections.abc import Iterator
 _LOGGED: tuple[tuple[str, str], ...] = (
     # Orbax looks for the record of a whole checkpoint beside each item that is read by itself.
     ("absl", r"Metadata file does not exist: .*_CHECKPOINT_METADATA$"),
+    # A search saves after every epoch, which may be shorter than writing its state.
+    ("absl", r"Waiting for previous save to complete took"),
     # TFDS uses its own deprecated field.
     ("absl", r"`\w+\.dtype` is deprecated\. Please change your code to use NumPy with the field"),
 )

@@ -16,6 +16,8 @@ from ppuda_jax.runtime.logs import quiet_libraries
         ("absl", "Metadata file does not exist: /a b/theta/_CHECKPOINT_METADATA", False),
         ("absl", "`TensorInfo.dtype` is deprecated. Please change your code to use NumPy with the "
          "field `TensorInfo.np_dtype`", False),
+        ("absl", "Waiting for previous save to complete took 4.4 seconds. If this number is "
+         "high, consider checkpointing less frequently.", False),
         ("absl", "Metadata file does not exist: /a/record", True),
         ("absl", "Checkpoint is damaged", True),
         ("jax", "Metadata file does not exist: /a/_CHECKPOINT_METADATA", True),
