@@ -10,7 +10,13 @@ from experiments.properties import PropertiesConfig
 from ppuda_jax.properties import ground_truth as truth
 from ppuda_jax.properties.ground_truth import Measured
 
-OPTIONS = {"dataset": "digits", "num_nets": 12, "folds": 2, "divisions": 2, "regressors": ("ridge",)}
+OPTIONS = {
+    "dataset": "digits",
+    "num_nets": 12,
+    "folds": 2,
+    "divisions": 2,
+    "regressors": ("ridge",),
+}
 
 
 @pytest.fixture

@@ -51,7 +51,7 @@ def test_loading_a_checkpoint_says_nothing():
 
 SCRIPT = """
 import ctypes, logging, os, signal, threading
-import absl.logging, jax, numpy, orbax.checkpoint
+import absl.logging, jax, numpy, orbax.checkpoint, sklearn  # sklearn sets two variables
 
 def state():
     loggers = [logging.getLogger(name) for name in ("", "absl", "jax", "orbax")]
