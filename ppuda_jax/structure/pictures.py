@@ -90,7 +90,7 @@ def _scatter(axes: Any, structures: Any) -> None:
 def draw_comparison(results: Sequence[Any], path: str | os.PathLike[str]) -> Any:
     """Draws searches of `comparison`: score and size by epoch, and the chosen networks."""
     from matplotlib.figure import Figure
-    from matplotlib.ticker import NullFormatter
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(11, 3.4), layout="constrained")
     score, size, chosen = (figure.add_subplot(1, 3, i) for i in (1, 2, 3))
@@ -110,9 +110,23 @@ def draw_comparison(results: Sequence[Any], path: str | os.PathLike[str]) -> Any
     score.set(xlabel="epoch", title="chosen network, shared weights: validation accuracy")
     size.set(xlabel="epoch", title="its parameters", yscale="log")
     chosen.set(xlabel="parameters", xscale="log", title="trained from the start: test accuracy")
-    chosen.xaxis.set_minor_formatter(NullFormatter())
+    _in_numbers_of(size.yaxis, [r.sizes for r in results if r.sizes is not None])
+    _in_numbers_of(chosen.xaxis, [[row.parameters for row in r.rows] for r in results])
+    for axes in (score, size):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     for axes in (score, size, chosen):
         axes.title.set_fontsize(9)
     chosen.legend(fontsize=7)
     figure.savefig(os.fspath(path), dpi=110)
     return figure
+
+
+def _in_numbers_of(axis: Any, values: Sequence[Any]) -> None:
+    """Labels a logarithmic axis with numbers, which a part of a decade has none of by itself."""
+    from matplotlib.ticker import EngFormatter, MaxNLocator, NullFormatter
+
+    axis.set_major_formatter(EngFormatter(sep=""))
+    axis.set_minor_formatter(NullFormatter())
+    flat = [float(value) for part in values for value in np.ravel(part)]
+    if flat and max(flat) < 10 * min(flat):
+        axis.set_major_locator(MaxNLocator(4))

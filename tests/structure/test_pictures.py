@@ -28,10 +28,13 @@ def test_outcomes_and_comparisons_are_drawn(tmp_path):
     assert outcome.places == ["centre", "centre"]
     figure = pictures.draw_outcomes([outcome] * 4, tmp_path / "outcomes.png")
     assert [axes.get_title() for axes in figure.axes] == ["a setting"] * 4
-    row = comparison.Row("gdas", 0, "", 10, 20.0, 1, 0.1, 0.5, 0.6)
+    small, large = (comparison.Row("", 0, "", n, 20.0, 1, 0.1, 0.5, 0.6) for n in (16e3, 19e3))
     results = [
-        comparison.MethodResult("gdas", (row,), 1.0, np.ones((1, 3)), np.ones((1, 3))),
-        comparison.MethodResult("adanet", (row,), 1.0),
+        comparison.MethodResult("gdas", (small,), 1.0, np.ones((1, 3)), np.ones((1, 3))),
+        comparison.MethodResult("adanet", (large,), 1.0),
     ]
     figure = pictures.draw_comparison(results, tmp_path / "comparison.png")
     assert len(figure.axes[0].lines) == 1 and len(figure.axes[2].collections) == 2
+    # Within a decade a logarithmic axis has no number of its own.
+    numbers = [label.get_text() for label in figure.axes[2].get_xticklabels()]
+    assert sum(number.endswith("k") for number in numbers) >= 2
