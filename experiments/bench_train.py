@@ -164,7 +164,9 @@ class Bench:
             "additions": _additions(variant, programs),
         }
         row = {
-            name: self.step(dataclasses.replace(group, arrays=arrays.replace(programs=case)))
+            name: self.step(
+                dataclasses.replace(group, arrays=dataclasses.replace(arrays, programs=case))
+            )
             for name, case in cases.items()
         }
         one = jax.device_put(jax.tree.map(lambda leaf: leaf[0, 0], arrays))

@@ -3,7 +3,9 @@
 import pathlib
 import subprocess
 import sys
+from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 
@@ -11,9 +13,13 @@ from experiments import bench_train
 from experiments import bench_train_tables as tables
 from ppuda_jax.archs.plan import make_plan
 from ppuda_jax.archs.sampling import arch_at
+from ppuda_jax.data.grouping import GroupingState
+from ppuda_jax.data.stream import MetaBatches
 from ppuda_jax.executor.layout import layout_of
 from ppuda_jax.executor.program import make_program
 from ppuda_jax.executor.tables import stack_programs
+from ppuda_jax.executor.variants import variant_of
+from ppuda_jax.prediction.meta_batch import build_meta_batch
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -70,3 +76,31 @@ def test_additions_keep_the_shape_of_programs():
             np.testing.assert_array_equal(code[..., 1:], programs.forward[group.name][..., 1:])
         else:
             assert changed.backward_count[group.name].sum() == 0
+
+
+class _Untimed(bench_train.Bench):
+    """Counts the instructions that a step would run, and compiles nothing."""
+
+    def __init__(self):
+        self.state = SimpleNamespace(theta=None)
+
+    def step(self, group):
+        programs = group.arrays.programs
+        return tuple(
+            sum(int(count.sum()) for count in counts.values())
+            for counts in (programs.forward_count, programs.backward_count)
+        )
+
+    def _predictors(self, variant):
+        return (lambda theta, networks: networks.programs.norm,) * 2
+
+
+def test_a_step_is_taken_apart_by_programs_without_its_parts():
+    plan = make_plan(arch_at("train", 0))
+    variant = variant_of(plan)
+    arrays = jax.tree.map(lambda leaf: leaf[None, None], build_meta_batch([plan], variant))
+    row = _Untimed().take_apart(MetaBatches(variant, (0,), arrays, GroupingState()))
+    forward, backward = row["step"]
+    assert forward > 0 and backward > 0
+    assert row["no_backward"] == (forward, 0) and row["empty"] == (0, 0)
+    assert row["predict"] > 0 and row["predict_grad"] > 0
