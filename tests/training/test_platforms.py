@@ -1,4 +1,4 @@
-"""The step of accelerators can be compiled for them: nothing in it is of the CPU alone."""
+"""The step of accelerators lowers for them: no operation in it is of the CPU alone."""
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,8 @@ PLANS = {
 
 @pytest.fixture
 def accelerator(monkeypatch):
-    """What is traced asks for the backend, which is not there; it is forgotten again."""
+    """Tracing asks for a backend that is not there; neither side sees what the other traced."""
+    jax.clear_caches()
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     yield
     jax.clear_caches()
