@@ -24,7 +24,9 @@ from ppuda_jax.ghn.model import init_theta
 from ppuda_jax.runtime.logs import quiet_libraries
 
 FORMAT = 1
+"""Version of the layout of a checkpoint."""
 ASSETS = pathlib.Path(__file__).parent / "assets"
+"""Where the shipped hypernetworks are."""
 _ITEMS = ("theta", "run", "record")
 
 T = TypeVar("T")

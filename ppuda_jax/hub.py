@@ -15,6 +15,7 @@ from ppuda_jax.checkpoints import CheckpointError, load_ghn, save_ghn
 from ppuda_jax.ghn.loaded import LoadedGHN
 
 SCHEME = "hf://"
+"""How the address of a hypernetwork on the hub begins."""
 
 _NAME = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
 _ITEMS = ("theta/*", "record/*", "_CHECKPOINT_METADATA")  # * is any text, slashes included

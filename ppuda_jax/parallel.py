@@ -17,6 +17,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 AXIS = "meta_batch"
+"""Name of the mesh's axis over which networks are spread."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, Protocol
 
 Role = Literal["kernel", "bias", "norm_scale", "norm_bias", "pos_enc"]
+"""What a leaf does in its layer."""
 
 Params = Mapping[str, Any]
 """A pytree of arrays: nested mappings from names to arrays."""

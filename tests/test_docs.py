@@ -1,6 +1,6 @@
 """The code that the pages of docs/ print."""
 
-import importlib
+import importlib.util
 import pathlib
 import re
 
@@ -61,3 +61,34 @@ def test_commands_and_their_flags_exist(capsys):
                 given = flag if flag in known[name] else flag.removeprefix("no")
                 assert given in known[name], f"{path.name}: {name} --{flag}"
     assert {"train", "predict", "evaluate", "finetune", "search"} <= set(known)
+
+
+def _hook():
+    spec = importlib.util.spec_from_file_location("hook", DOCS / "reference" / "hook.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_reference_shows_every_module_and_its_names_are_documented(tmp_path, monkeypatch):
+    pytest.importorskip("griffe")
+    errors = pytest.importorskip("mkdocs.exceptions")
+    hook = _hook()
+    hook.on_pre_build()
+
+    def refused(source, page, match):
+        (tmp_path / "ppuda_jax" / "new.py").write_text(source)
+        (tmp_path / "docs" / "reference" / "new.md").write_text(page)
+        with pytest.raises(errors.PluginError, match=match):
+            hook.on_pre_build()
+
+    for folder in ("ppuda_jax", "docs/reference"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "ppuda_jax" / "__init__.py").touch()
+    monkeypatch.setattr(hook, "_ROOT", tmp_path)
+    monkeypatch.setattr(hook, "__file__", str(tmp_path / "docs" / "reference" / "hook.py"))
+    page = "::: ppuda_jax.new\n"
+    refused("def f():\n    pass\n", "", "no page of docs/reference shows: ppuda_jax.new$")
+    refused("def f():\n    pass\n", page, "without a docstring: ppuda_jax.new.f$")
+    refused("SIZE = 3\n", page, "ppuda_jax.new.SIZE")
+    refused('class A:\n    """A."""\n    def f(self):\n        pass\n', page, "ppuda_jax.new.A.f")

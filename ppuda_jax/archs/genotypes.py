@@ -1,8 +1,7 @@
 """Genotypes, and the record that describes one network of DeepNets-1M.
 
-A genotype (DARTS, Liu et al. 2019) lists for each step of a cell two edges (operation, input
-state); states 0 and 1 are the outputs of the two previous cells. A `NetConfig` adds what the
-rest of the network needs (paper, section 3 and appendix A).
+A genotype (DARTS, Liu et al. 2019) lists two edges (operation, input state) per step of a cell;
+states 0 and 1 are the outputs of the previous cells. A `NetConfig` adds the rest (section 3).
 """
 
 import dataclasses
@@ -14,6 +13,7 @@ from ppuda_jax.config import check_types
 from ppuda_jax.primitives import CELL_OPS
 
 Edge = tuple[str, int]
+"""(operation, number of the state that it reads)."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from ppuda_jax.archs.splits import SPLITS
 from ppuda_jax.archs.widths import BASE_CHANNELS, evaluation_width, training_width, width_factor
 
 TITLE = "DeepNets-1M"
+"""What a file of the published format is called inside."""
 FILE_DISTANCE = 250
 """Longest path that a file stores."""
 

@@ -26,6 +26,7 @@ from ppuda_jax.archs.widths import (
 from ppuda_jax.primitives import CELL_OPS
 
 Draw = Callable[[], float]
+"""Draws a uniform number from [0, 1)."""
 
 _OP_IDS = {op: index for index, op in enumerate(CELL_OPS)}
 _NONE = _OP_IDS["none"]

@@ -22,7 +22,9 @@ from ppuda_jax.graphs.from_plan import graph_from_plan
 _GOLDEN = (5**0.5 - 1) / 2  # its multiples fill [0, 1) evenly
 
 VariantOf = Callable[[Plan], Hashable]
+"""Plan -> executor variant of the network."""
 Build = Callable[[Sequence[Plan], Any], Any]
+"""(plans of a meta-batch, their variant) -> what the device takes."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -32,9 +32,12 @@ from ppuda_jax.data.spec import (
 )
 
 Split = Literal["train", "val", "trainval", "test"]
+"""Part of an image set; `trainval` is training and validation images together."""
 
-VALIDATION_FRACTION = 0.1  # the last tenth of the training images ...
-VALIDATION_MOST = 50_000  # ... but no more than the paper takes of ImageNet's
+VALIDATION_FRACTION = 0.1
+"""Share of the training images, the last ones, that is held out for validation."""
+VALIDATION_MOST = 50_000
+"""Images that are held out at the most: what the paper takes of ImageNet's."""
 _RESIDENT_BYTES = 2**30  # larger training sets are streamed
 _LOADED_BYTES = 2**32  # more is not loaded at once
 _STATISTICS_IMAGES = 10_000  # of a streamed set, evenly spread over it

@@ -11,6 +11,7 @@ from typing import Any
 from ppuda_jax import config
 
 Channels = tuple[float, float, float]
+"""A number for red, green and blue."""
 
 IMAGE_SIZES = (32, 224)
 """Sides that the published hypernetworks and networks are made for."""

@@ -11,6 +11,7 @@ from ppuda_jax.data.order import spread_classes
 from ppuda_jax.data.source import DatasetError
 
 TEST_FRACTION = 0.2
+"""Share of each class that is kept for testing where a set has no test images."""
 _SEED = 0x5EED
 
 

@@ -20,6 +20,7 @@ from ppuda_jax.executor.layout import Variant
 from ppuda_jax.executor.variants import find_variant
 
 PREDEFINED = "predefined"
+"""Name of the split of the zoo's ResNet-50 and ViT."""
 SPLIT_NAMES: tuple[str, ...] = (*SPLITS, PREDEFINED)
 """What `choose_networks` takes beside a file."""
 

@@ -22,7 +22,9 @@ from ppuda_jax.nets import ops
 from ppuda_jax.nets.context import OpContext
 
 Apply = Callable[[jax.Array, jax.Array, jax.Array, jax.Array, OpContext], jax.Array]
+"""(mats, vecs, x, gate, context) -> output, as `Branch` says."""
 Pullback = Callable[..., tuple[jax.Array, jax.Array, jax.Array]]
+"""(mats, vecs, x, gate, cotangent of the output) -> cotangents of the first three."""
 
 
 class Branch(NamedTuple):

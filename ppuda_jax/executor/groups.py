@@ -23,6 +23,7 @@ from ppuda_jax.nets.context import OpContext
 from ppuda_jax.nets.norms import apply_affine, batch_norm_pullback, batch_statistics
 
 Files = Mapping[str, jax.Array]
+"""Register files by name."""
 
 
 class Weights(NamedTuple):

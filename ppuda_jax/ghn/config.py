@@ -13,9 +13,12 @@ from ppuda_jax.config import check_types
 from ppuda_jax.graphs.virtual_edges import MAX_DISTANCE
 
 Hypernet = Literal["gatedgnn", "mlp"]
+"""What updates the states of nodes: the gated graph network, or nothing but an MLP."""
 Decoder = Literal["conv", "mlp"]
+"""What makes parameters of the state of a node."""
 
 MaxShape = tuple[int, int, int, int]
+"""Largest block that is decoded: (out, in, height, width)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,3 +136,4 @@ PRESETS = {
     "ghn2-imagenet": ghn2_imagenet,
     "mlp-imagenet": mlp_imagenet,
 }
+"""The published configurations by name."""

@@ -21,7 +21,9 @@ from ppuda_jax.ghn.config import GHNConfig
 from ppuda_jax.ghn.dense import MLP, Dense, affine
 
 ChannelOrder = Literal["oi", "io"]
+"""Order of a block's channels: output first, or input first."""
 Index = Sequence[int] | np.ndarray | None
+"""Positions along an axis; None takes all."""
 
 
 def take_static(array: jax.Array, index: Index, axis: int) -> jax.Array:
@@ -202,3 +204,4 @@ class VectorDecoder(nn.Module):
 
 
 DECODER_CLASSES = {"conv": ConvDecoder, "mlp": MLPDecoder}
+"""Decoders by the name in the configuration."""

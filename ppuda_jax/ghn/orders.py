@@ -21,8 +21,10 @@ from jax import lax
 
 from ppuda_jax.ghn.embeddings import Integers
 
-BLOCK_STEPS = 16  # steps of a block
-TILE = 128  # senders whose messages to a block are summed by one product
+BLOCK_STEPS = 16
+"""Steps of a block."""
+TILE = 128
+"""Senders whose messages to a block are summed by one product."""
 _ALIGNED = 16  # numbers of nodes that `OneByOne` takes are multiples of it
 
 

@@ -23,7 +23,8 @@ from jax import lax
 
 from ppuda_jax.ghn.orders import Order
 
-UNROLL = 4  # steps of a block per iteration of the compiled loop
+UNROLL = 4
+"""Steps of a block per iteration of the compiled loop."""
 
 _Pair = tuple[jax.Array, jax.Array]
 """Values of the same slots: what they receive and what they send."""

@@ -26,7 +26,9 @@ Source = Literal["pages", "leaves"]
 """Where the forward function of a step takes its parameters from."""
 
 Name = Literal["pages", "leaves", "pullback", "leaf_pullback"]
+"""Which function of a step: forward from pages or leaves, or its pullback."""
 Function = Callable[..., Any]
+"""A compiled function."""
 
 _MOST_FUNCTIONS = 4000  # 500 test networks need 2,200, 1,000 training networks twice 1,250
 

@@ -24,6 +24,7 @@ from ppuda_jax.hostloop.steps import Step, StepKey
 T = TypeVar("T")
 
 Maps = tuple[jax.Array, ...]
+"""Feature maps [B, H, W, C]."""
 Pull = Callable[[int, Maps, jax.Array], Maps]
 """(number of a step, its maps, cotangent of its output) -> cotangents of its maps."""
 

@@ -14,7 +14,9 @@ from ppuda_jax.nets import lowering, norms, ops
 from ppuda_jax.nets.context import DEFAULT, OpContext
 
 Leaves = Sequence[jax.Array]
+"""Parameters of a step, in the order of its leaves."""
 Apply = Callable[[StepKey, Leaves, jax.Array, jax.Array | None, OpContext], jax.Array]
+"""(step, its leaves, first input, second input if there is one, context) -> output."""
 
 
 def run_step(

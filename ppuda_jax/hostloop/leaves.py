@@ -15,6 +15,7 @@ from ppuda_jax.hostloop.predictor import Pages
 from ppuda_jax.hostloop.steps import Leaf
 
 NumpyPages = dict[Block, tuple[np.ndarray, ...]]
+"""Of each kind of block, pages [R, I * O]."""
 
 
 def leaves_of_pages(network: Network, pages: Pages) -> list[np.ndarray]:

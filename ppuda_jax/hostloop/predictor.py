@@ -23,6 +23,7 @@ from ppuda_jax.prediction.rows import RowDecoder, Rows, decode_rows
 from ppuda_jax.programs import CachedFunction
 
 Theta = Mapping[str, Any]
+"""The hypernetwork's parameters."""
 
 Pages = dict[Block, tuple[jax.Array, ...]]
 """Of each kind of block, pages [R, I * O]."""

@@ -16,6 +16,7 @@ from ppuda_jax.nets import pools
 from ppuda_jax.nets.context import DEFAULT, OpContext
 
 EPSILON = 1e-5
+"""What is added to a variance."""
 
 
 def per_channel(vector: jax.Array, x: jax.Array) -> jax.Array:

@@ -22,9 +22,12 @@ from ppuda_jax.nets.context import DEFAULT, OpContext
 from ppuda_jax.nets.norms import batch_norm, layer_norm, per_channel
 
 HEADS = 8
+"""Heads of self-attention."""
 
 Params = Sequence[jax.Array]
+"""Arrays of one operation, in the order of its parameter specifications."""
 OpFn = Callable[..., jax.Array]
+"""(parameters, map, context) -> map."""
 
 
 def _norm(x, params, context):

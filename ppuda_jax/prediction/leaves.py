@@ -21,6 +21,7 @@ from ppuda_jax.graphs.placement import place
 from ppuda_jax.prediction.blocks import VECTOR_ROWS, BlockDecoder, tile_to, weight_scale
 
 Path = tuple[str, ...]
+"""Keys from the root of a pytree to a leaf."""
 
 _KERNEL_ROLES = ("kernel", "pos_enc")
 

@@ -26,8 +26,11 @@ from ppuda_jax.programs import CachedFunction
 from ppuda_jax.tracing.api import check_apply_fn
 
 Policy = Literal["error", "init", "skip"]
+"""What becomes of leaves that cannot be predicted."""
 POLICIES: tuple[Policy, ...] = ("error", "init", "skip")
+"""All policies."""
 DEFAULT_GHN = "ghn2-cifar10"
+"""The shipped hypernetwork."""
 
 _CACHED_GRAPHS = 64
 _LOG = logging.getLogger(__name__)

@@ -40,6 +40,7 @@ SVR_GRID: Mapping[str, tuple] = MappingProxyType(
 RIDGE_GRID: Mapping[str, tuple] = MappingProxyType(
     {"ridge__alpha": tuple(float(a) for a in np.logspace(-3, 4, 15))}
 )
+"""Penalties of ridge regression that cross-validation chooses from."""
 
 
 def _svr(features: int) -> tuple[Any, Mapping[str, tuple]]:

@@ -19,6 +19,7 @@ Images = jax.Array | jax.ShapeDtypeStruct
 """Images, or their shape where nothing is computed."""
 
 Path = tuple[str, ...]
+"""Keys from the root of a pytree to a leaf."""
 Roles = Mapping[Path, Role]
 """What the leaves of the parameters do, by path; leaves without a role are not in it."""
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Var
 
 Place = tuple[int, ...]
+"""Numbers of equations from the outermost jaxpr to one inside."""
 Edit = Callable[[list[jax.Array]], tuple[list[jax.Array], jax.Array | None]]
 """Results of an equation -> its results from now on, and what is added to the total."""
 

@@ -33,6 +33,7 @@ HEADER = (
     "eigenvalue",
     "seconds",
 )
+"""Columns of the comparison."""
 _ADANET_ROUNDS = 3
 
 

@@ -22,7 +22,8 @@ from ppuda_jax.primitives import CELL_OP_KERNELS, CELL_OPS
 from ppuda_jax.structure.discretise import strongest_edges
 from ppuda_jax.structure.family import Edge, Family, Function, Params, Structure, concat
 
-OPS = CELL_OPS[:8]  # those of DARTS come first
+OPS = CELL_OPS[:8]
+"""Operations of an edge: those of DARTS, which come first in `CELL_OPS`."""
 _FIRST = 3  # the vertex of the first step
 _PER_STEP = 2  # edges that a step of a genotype has
 

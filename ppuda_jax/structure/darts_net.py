@@ -32,6 +32,7 @@ from ppuda_jax.structure.posterior import scaled
 from ppuda_jax.structure.supernet import Numbers, Supernet, linear_measure
 
 Params = dict[str, Any]
+"""Parameters of a network, nested by the names of its parts."""
 _CellFn = Callable[[bool, Any, jax.Array], jax.Array]
 _NONE = OPS.index("none")
 _PER_STEP = 2

@@ -12,6 +12,7 @@ import numpy as np
 from ppuda_jax.structure.family import Edge, Family, FamilyError, Structure, Weights
 
 Choice = dict[Edge, int]
+"""The number of the function that each edge keeps."""
 
 
 def argmax(structure: Structure) -> Choice:

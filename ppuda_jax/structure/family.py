@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 Edge = tuple[int, int]
+"""(vertex it comes from, vertex it goes to)."""
 Params = Any
 """A pytree of arrays: the parameters of one function."""
 Weights = dict[Edge, tuple[Params, ...]]
@@ -24,6 +25,7 @@ Weights = dict[Edge, tuple[Params, ...]]
 Structure = Mapping[Edge, jax.Array]
 """A weight per function of every edge, each [K]."""
 Aggregate = Callable[[Sequence[jax.Array]], jax.Array]
+"""What a vertex makes of the values of its edges: [...] each -> [...]."""
 
 
 @dataclasses.dataclass(frozen=True)

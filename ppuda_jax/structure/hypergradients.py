@@ -27,6 +27,7 @@ Hyper = TypeVar("Hyper")
 Level = Callable[[Theta, Hyper], jax.Array]
 """(theta, h) -> [], to be minimised."""
 Method = Literal["exact", "finite_difference"]
+"""How a product with second derivatives is computed."""
 
 
 def greedy(upper: Level, lower: Level, theta: Theta, hyper: Hyper, rate: float) -> Hyper:

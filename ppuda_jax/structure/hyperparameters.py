@@ -21,9 +21,12 @@ from ppuda_jax.structure.search.method import update
 from ppuda_jax.structure.search.problem import Objects
 
 OBJECTS, POWERS = 40, 10
-START = (-2.0, 10.0)  # hyperparameters are drawn from here, as published
-RANGE = (-2.5, 10.5)  # and kept here
+START = (-2.0, 10.0)
+"""Hyperparameters are drawn from this interval, as published."""
+RANGE = (-2.5, 10.5)
+"""Hyperparameters are kept in this interval."""
 HEADER = ("method", "bound", "better than random", "steps to 99 %", "error")
+"""Columns of the comparison."""
 _TEST_OBJECTS = 1000
 _INNER_RATE, _OUTER_RATE = 0.02, 0.3  # of Adam
 _UNROLLED_RATE = 5e-5  # of plain descent, stable at the largest precision

@@ -19,6 +19,7 @@ from ppuda_jax.structure.family import Structure
 from ppuda_jax.structure.supernet import Supernet
 
 WIDTHS = (16, 32, 64, 256, 512, 1024)
+"""Units that a layer may have, as published."""
 
 
 def mlp(inputs: int, classes: int, widths: Sequence[int] = WIDTHS, num_layers: int = 4) -> Supernet:

@@ -23,13 +23,20 @@ from ppuda_jax.structure.discretise import Choice
 from ppuda_jax.structure.family import Edge
 
 OPS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
+"""Operations of an edge, in the order of their numbers."""
 KERNEL_SIDES = {"nor_conv_1x1": 1, "nor_conv_3x3": 3}
+"""Side of the kernel of each operation that has one."""
 NODES = 4
+"""Vertices of a cell."""
 EDGES: tuple[Edge, ...] = tuple((j, k) for k in range(1, NODES) for j in range(k))
+"""Edges of a cell, from an earlier vertex to a later one."""
 NUM_CELLS = len(OPS) ** len(EDGES)
+"""Cells of the space, isomorphic ones counted apart: 15,625."""
 NAMES: dict[Edge, tuple[str, ...]] = dict.fromkeys(EDGES, OPS)
+"""The operations' names, for every edge."""
 
 DATASETS = ("cifar10", "cifar100", "imagenet16-120")
+"""Image sets of the benchmark's table."""
 _PREFIXES = dict(zip(DATASETS, ("c10", "c100", "im16"), strict=True))
 
 

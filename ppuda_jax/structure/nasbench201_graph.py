@@ -16,6 +16,7 @@ from ppuda_jax.structure.nasbench201 import KERNEL_SIDES, NODES, OPS
 from ppuda_jax.structure.nasbench201_net import Skeleton, connected, edge_name, used_edges
 
 Path = tuple[str, ...]
+"""Keys from the root of a pytree to a leaf."""
 
 
 class _Builder:

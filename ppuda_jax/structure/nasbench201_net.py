@@ -23,6 +23,7 @@ from ppuda_jax.structure.nasbench201 import EDGES, KERNEL_SIDES, NAMES, NODES, O
 from ppuda_jax.structure.supernet import Measure, Supernet, linear_measure
 
 Params = dict[str, Any]
+"""Parameters of a network, nested by the names of its parts."""
 _EdgeFn = Callable[[Edge, Params, jax.Array], jax.Array | None]
 _STAGES = 3
 _CONVS = tuple(OPS.index(op) for op in KERNEL_SIDES)

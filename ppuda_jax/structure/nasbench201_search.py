@@ -33,10 +33,12 @@ from ppuda_jax.structure.weights import Judge, Source, shared
 ALL_SKIPS: Choice = dict.fromkeys(nb.EDGES, nb.OPS.index("skip_connect"))
 """The cell that DARTS ends with."""
 HEADER = ("pick of", "cell", *nb.DATASETS, "rank", "skips")
+"""Columns of the comparison."""
 SEARCHES: dict[str, Callable[..., Sampled]] = {
     "random": random_search,
     "evolution": regularised_evolution,
 }
+"""Searches by name."""
 _COUNTS = dict.fromkeys(nb.EDGES, len(nb.OPS))
 
 

@@ -29,6 +29,7 @@ from ppuda_jax.structure.posterior import FORMS, Form, Posterior, Prior, scaled,
 LogLikelihood = Callable[[Weights, Structure], jax.Array]
 """log p(y | X, w, G) of all objects, []."""
 References = tuple[Mapping[Edge, GumbelSoftmax], ...]
+"""Structures that the upper level is drawn to or kept away from."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,7 +23,9 @@ from ppuda_jax.structure.distributions import GumbelSoftmax
 from ppuda_jax.structure.family import Edge, Structure, Weights
 
 Form = Literal["non_centred", "centred", "unscaled"]
+"""How the divergence of weights depends on the structure."""
 FORMS: tuple[Form, ...] = ("non_centred", "centred", "unscaled")
+"""All forms."""
 
 
 @jax.tree_util.register_dataclass

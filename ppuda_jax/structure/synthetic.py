@@ -26,6 +26,7 @@ from ppuda_jax.structure.search.variational import VariationalState, WarmUp, var
 from ppuda_jax.structure.supernet import of_family
 
 EDGE: Edge = (0, 1)
+"""The one edge of the family: its functions are the three models."""
 OBJECTS, FEATURES, NOISE = 50, 11, 0.5
 _DATA_SEED = 1000  # apart from the seeds of weights
 
@@ -36,6 +37,7 @@ PRIORS = {
 }
 """The published coefficients; the prior of weights and structures is strong to weak."""
 TEMPERATURES = (0.2, 1.0, 10.0)
+"""Temperatures of the structure's distribution that are compared."""
 
 
 def family() -> Family:

@@ -17,6 +17,7 @@ from ppuda_jax.teachers.store import Teacher, TeacherStore
 from ppuda_jax.types import ParamSpec
 
 Leaves = Sequence[np.ndarray]
+"""Parameters of a network, in the order of its plan."""
 
 
 def nearest(plan: Plan, store: TeacherStore) -> Teacher:

@@ -17,7 +17,9 @@ from ppuda_jax.archs.plan import Plan, make_plan
 from ppuda_jax.data.spec import DatasetSpec
 
 FORMAT = 1
+"""Version of the layout of a file."""
 SUFFIX = ".npz"
+"""Ending of a file's name."""
 _RECORD = "record"
 _MAGIC = b"PK"  # of any .npz file
 

@@ -13,6 +13,7 @@ from ppuda_jax.tracing.views import Axis, Digit, complete_digits
 from ppuda_jax.types import Role
 
 Groups = tuple[tuple[Digit, ...], ...]
+"""Digits of a kernel's axes by what they stand for."""
 
 
 @dataclasses.dataclass(slots=True)

@@ -18,7 +18,9 @@ from ppuda_jax.tracing.builder import INPUT, GraphBuilder, Node
 from ppuda_jax.tracing.params import Unbound
 
 Preds = dict[int, frozenset[int]]
+"""Predecessors of each node."""
 Shapes = dict[int, tuple[int, int, int, int]]
+"""Shape of the parameters of each node, (out, in, height, width)."""
 
 _POOLS = ("glob_avg", "avg_pool", "max_pool")
 

@@ -55,7 +55,9 @@ class Label:
 
 
 Axis = tuple[Label, ...]
+"""Labels of the factors of an axis, the slowest first."""
 Labels = tuple[Axis, ...]
+"""Labels of all axes of an array."""
 
 
 def axis_labels(kind: str, count: int) -> Axis:

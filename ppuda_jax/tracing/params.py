@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 Path = tuple[str, ...]
+"""Keys from the root of a pytree to a leaf."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -111,8 +111,10 @@ class Taps:
 
 
 State = Plain | Statistic | Pooled | Normalised | Scaled | Taps
+"""How far data has come in a norm or a pool."""
 
 PLAIN = Plain()
+"""Data in no norm and no pool."""
 
 STATES: dict[str, type] = {
     "plain": Plain,
@@ -122,6 +124,7 @@ STATES: dict[str, type] = {
     "scaled": Scaled,
     "taps": Taps,
 }
+"""States by the names of the table's columns."""
 
 
 class Event(enum.Enum):
@@ -168,6 +171,7 @@ SHIFT           plain       -           -           plain       plain       plai
 OWN_SUM         -           -           -           -           -           plain
 OWN_QUOTIENT    normalised  normalised  -           normalised  normalised  normalised
 """
+"""The next state, by event and state; - leaves it as it is."""
 
 
 def _parse(table: str) -> dict[tuple[type, Event], type]:

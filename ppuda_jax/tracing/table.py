@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ppuda_jax.tracing.interpreter import Interpreter
 
 Result = Value | list[Value]
+"""What a rule returns: a value, or one for each output of the primitive."""
 
 
 class Kind(enum.Enum):

@@ -264,6 +264,7 @@ class Cell:
 
 
 Value = Const | Weight | Joined | Refused | Act | Cell
+"""What is known of a value of the jaxpr."""
 
 
 def leaves_of(values: Iterable[Value]) -> tuple[int, ...]:

@@ -69,6 +69,7 @@ class Digit:
 
 
 Axis = tuple[Digit, ...]
+"""Digits of a mixed-radix number: parts of a leaf's axes that make up an axis."""
 
 
 def filler(count: int, axis: int = REPEATED) -> Digit:

@@ -14,6 +14,7 @@ from ppuda_jax import parallel
 from ppuda_jax.training.config import TrainConfig
 
 StopReason = Literal["finished", "signal", "time limit", "session limit"]
+"""Why a session of a run ended."""
 _REASONS: tuple[StopReason, ...] = ("signal", "time limit", "session limit")
 
 _STARTING = b"stopping: start-up is left, the run is as its last checkpoint has it\n"

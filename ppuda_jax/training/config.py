@@ -15,6 +15,7 @@ from ppuda_jax.config import check_types, described
 from ppuda_jax.training.terms import TERMS, Terms, parse_terms
 
 Schedule = Literal["multistep", "cosine", "constant"]
+"""How the learning rate changes over the steps."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,6 +11,7 @@ from ppuda_jax.ghn.transfer import class_heads
 from ppuda_jax.training.config import TrainConfig
 
 PyTree = Any
+"""Any nesting of arrays."""
 
 
 @flax.struct.dataclass

@@ -22,6 +22,7 @@ from ppuda_jax.training.config import TrainConfig
 from ppuda_jax.training.state import TrainState, make_optimiser, running_average
 
 Metrics = Mapping[str, jax.Array]
+"""Scalars by name."""
 
 
 class LossFn(Protocol):

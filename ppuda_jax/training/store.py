@@ -16,6 +16,7 @@ from ppuda_jax.training.task import (
 )
 
 Record = dict[str, Any]
+"""What a checkpoint says about its run, as JSON."""
 
 
 class RunStore:

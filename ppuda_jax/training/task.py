@@ -14,7 +14,9 @@ from ppuda_jax.training.config import TrainConfig
 from ppuda_jax.training.driver import Driver
 
 MakeDriver = Callable[[TrainConfig, Topology], Driver]
+"""Makes the driver of a run."""
 EvaluateFn = Callable[[Any, int], Mapping[str, float]]
+"""(theta, step) -> metrics by name."""
 
 # What may change between the sessions of one run; anything else would make it another run.
 _FREE_FIELDS = frozenset(

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from ppuda_jax.visualization.files import Paths, write
 
 Method = Literal["pca", "tsne"]
+"""How embeddings come to the plane: linearly, or by neighbourhoods."""
 
 _PERPLEXITY = 30.0
 _FEWEST = 3

@@ -11,6 +11,7 @@ from ppuda_jax.nets import norms
 from ppuda_jax.nets.context import DEFAULT, OpContext
 
 MOMENTUM = 0.9
+"""Share of the running statistics that a step keeps."""
 
 
 class BatchNorm(nn.Module):

@@ -13,6 +13,7 @@ from ppuda_jax.nets.zoo.resnet import SMALL_IMAGES, ResNet, WideResNet
 from ppuda_jax.nets.zoo.vit import VisionTransformer
 
 Factory = Callable[[int, int, OpContext], nn.Module]
+"""(number of classes, side of the images, context) -> Flax module."""
 
 
 def _resnet(*stages: int, bottleneck: bool, width_factor: int = 1) -> Factory:

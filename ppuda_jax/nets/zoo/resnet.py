@@ -14,6 +14,7 @@ from ppuda_jax.nets.context import DEFAULT, OpContext
 from ppuda_jax.nets.zoo.norm import BatchNorm
 
 SMALL_IMAGES = 64
+"""Up to this side the stem does not halve the image."""
 
 
 def _conv(features: int, kernel: int, stride: int = 1, name: str | None = None) -> nn.Conv:

@@ -22,7 +22,9 @@ from ppuda_jax.structure.search.method import update
 from ppuda_jax.structure.search.problem import Measure, Objects
 
 MixtureWeightType = Literal["scalar", "vector", "matrix"]
+"""A weight per subnetwork, per class, or a matrix of its last layer."""
 MIXTURE_WEIGHT_TYPES: tuple[MixtureWeightType, ...] = ("scalar", "vector", "matrix")
+"""All kinds of mixture weights."""
 
 
 class Subnetwork(NamedTuple):
@@ -40,6 +42,7 @@ class Subnetwork(NamedTuple):
 
 
 Predict = Callable[[jax.Array], Subnetwork]
+"""Inputs -> what a subnetwork makes of them."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,9 @@ from ppuda_jax.structure.search.problem import Objects
 from ppuda_jax.structure.supernet import Numbers
 
 Logits = dict[Edge, jax.Array]
+"""Logits of the functions of every edge, [K] each."""
 State = Any
+"""A pytree: whatever a method keeps between steps."""
 Choose = Callable[[State, jax.Array, Callable[[Numbers], jax.Array]], dict[Edge, jax.Array]]
 """(state, key, score of a network on the validation objects) -> the function of every edge."""
 

@@ -27,8 +27,10 @@ from ppuda_jax.structure.search.method import Logits, Method, State, update
 from ppuda_jax.structure.search.problem import Objects, Problem
 from ppuda_jax.structure.supernet import Numbers
 
-GDAS_TEMPERATURE = (10.0, 0.1)  # published, linear over the search
+GDAS_TEMPERATURE = (10.0, 0.1)
+"""First and last temperature, linear over the search, as published."""
 SNAS_TEMPERATURE = (1.0, 0.2)
+"""First and last temperature."""
 
 
 class OneShotState(NamedTuple):
