@@ -56,6 +56,16 @@ def calibrate(
 
     Raises:
       ValueError: if there is no batch, or the network updates no statistics.
+
+    Examples:
+      >>> import flax.linen as nn
+      >>> import jax, jax.numpy as jnp
+      >>> import ppuda_jax as pj
+      >>> norm = nn.BatchNorm(use_running_average=False)
+      >>> batch = jnp.array([[1.0, 10.0], [3.0, 30.0]])
+      >>> variables = norm.init(jax.random.key(0), batch)
+      >>> pj.calibrate(norm.apply, variables, [batch])["batch_stats"]["mean"].round(2).tolist()
+      [2.0, 20.0]
     """
     fixed = {name: value for name, value in variables.items() if name != _COLLECTION}
     network = _Network.of(apply_fn, fixed, kwargs)

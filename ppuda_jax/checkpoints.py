@@ -270,6 +270,12 @@ def load_ghn(name_or_path: str | os.PathLike[str]) -> LoadedGHN:
 
     Raises:
         CheckpointError: nothing of that kind is there, or it does not fit its own configuration.
+
+    Examples:
+        >>> import ppuda_jax as pj
+        >>> ghn = pj.load_ghn("ghn2-cifar10")
+        >>> ghn.metadata["dataset"], ghn.config.virtual_edges
+        ('cifar10', 50)
     """
     text = os.fspath(name_or_path)
     if text.startswith("hf://"):

@@ -34,6 +34,15 @@ def build_model(
     Raises:
         ValueError: there is no such model, or the dataset has another number of classes.
         FileNotFoundError: the dataset is not there.
+
+    Examples:
+        >>> import jax
+        >>> import ppuda_jax as pj
+        >>> model = pj.build_model("resnet18", num_classes=100)
+        >>> images = jax.ShapeDtypeStruct((1, 32, 32, 3), "float32")
+        >>> variables = jax.eval_shape(model.init, jax.random.key(0), images)
+        >>> jax.eval_shape(model.apply, variables, images).shape
+        (1, 100)
     """
     if dataset is not None:
         size = image_size if image_size in IMAGE_SIZES else None

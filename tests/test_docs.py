@@ -4,9 +4,13 @@ import importlib.util
 import pathlib
 import re
 
+import jax
+import jax.numpy as jnp
 import pytest
 
+import ppuda_jax as pj
 from ppuda_jax.archs.hdf5 import load_split
+from tests.data.image_sets import write_folder
 
 DOCS = pathlib.Path(__file__).parents[1] / "docs"
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.M | re.S)
@@ -18,12 +22,77 @@ def test_python_blocks_are_python(path):
         compile(code, str(path), "exec")
 
 
+def run(page, names=None, **smaller):
+    """Runs the Python of a page from top to bottom, on the numbers that are given instead."""
+    code = "".join(BLOCK.findall((DOCS / page).read_text()))
+    for old, new in smaller.items():
+        assert old in code
+        code = code.replace(old, new)
+    names = {"__name__": "page"} | (names or {})
+    exec(compile(code, page, "exec"), names)
+    return names
+
+
 def test_a_space_of_ones_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (code,) = BLOCK.findall((DOCS / "howto" / "architectures.md").read_text())
-    exec(compile(code.replace("range(100)", "range(3)"), "architectures.md", "exec"), {})
+    run("howto/architectures.md", **{"range(100)": "range(3)"})
     nets = load_split("narrow.hdf5", "train")
     assert [net.config.C for net in nets] == [16, 16, 16]
+
+
+def test_a_network_of_ones_own_is_predicted_and_trained_on():
+    names = run("index.md")
+    assert names["logits"].shape == (64, 10)
+    names["initial"] = lambda seed: names["model"].init(
+        jax.random.key(seed), jnp.zeros((1, 32, 32, 3))
+    )["params"]
+    names["ghn"] = pj.load_ghn("ghn2-cifar10")
+    smaller = {"steps=100": "steps=2", "every=10": "every=1", "max_images=256": "max_images=32"}
+    names = run("howto/finetune.md", names, **smaller)
+    assert len(names["curve"].accuracy) == 3
+
+
+def test_tracing(capsys):
+    names = {"pj": pj, "apply_fn": lambda v, x: x.mean((1, 2)) @ v["params"]["w"]}
+    names["variables"], names["inputs"] = (
+        {"params": {"w": jnp.ones((3, 10))}},
+        jnp.ones((1, 32, 32, 3)),
+    )
+    assert run("tracing.md", names)["params"]["w"].shape == (3, 10)
+    assert "w (kernel)" in capsys.readouterr().out
+
+
+def test_image_sets(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("pets", "new_pets"):
+        for part in ("train", "test"):
+            write_folder(tmp_path / folder / part, {"cat": 12, "dog": 12})
+    spec = pj.dataset_spec("folder:pets")
+    config = pj.GHNConfig(num_classes=2, hid=8)
+    theta = pj.init_theta(config, jax.random.key(0))
+    pj.save_ghn("runs/ghn2-pets", pj.LoadedGHN(config, theta, "pets", spec.to_metadata()))
+    names = run("datasets.md", {"pj": pj})
+    assert names["model"].num_classes == names["images"].spec.num_classes == 2
+
+
+def test_proxies(capsys):
+    run("proxies.md")
+    assert len(capsys.readouterr().out.split()) == 2
+
+
+def test_structures(capsys):
+    names = run(
+        "structure.md",
+        **{"channels=8, cells=3": "channels=8, cells=2", "max_images=128": "max_images=64"},
+    )
+    assert names["one"].shape == (8, 1)
+    assert "Worth(loss=" in capsys.readouterr().out
+
+
+def test_a_map_of_networks(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run("howto/properties.md", **{", 100)": ", 3)"})
+    assert (tmp_path / "map.png").exists()
 
 
 ROOT = DOCS.parent

@@ -258,6 +258,12 @@ def dataset_spec(
 
     Raises:
         ValueError, FileNotFoundError, DatasetError: as `open_dataset`.
+
+    Examples:
+        >>> import ppuda_jax as pj
+        >>> spec = pj.dataset_spec("cifar10")
+        >>> spec.num_classes, spec.image_size
+        (10, 32)
     """
     published = PUBLISHED.get(full_name(name))
     if published is not None and image_size in (None, published.image_size):

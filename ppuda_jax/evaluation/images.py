@@ -177,6 +177,12 @@ def load_eval_images(
       ValueError: an unknown part, damaged data, other classes than the hypernetwork's, or more
         images than memory should hold.
       FileNotFoundError: missing data.
+
+    Examples:
+      >>> import ppuda_jax as pj
+      >>> images = pj.load_eval_images("digits", max_images=100)
+      >>> images.num_images, images.spec.num_classes
+      (100, 10)
     """
     if part not in ("val", "test"):
         raise ValueError(f"part must be val or test, received {part!r}")

@@ -35,6 +35,12 @@ class GHNConfig:
       virtual_edges: longest path length that sends a message; 1 or less means real edges only.
       layernorm: LayerNorm on the node embeddings before the decoders.
       hid: width D of the node embeddings, a multiple of four.
+
+    Examples:
+      >>> import ppuda_jax as pj
+      >>> config = pj.GHNConfig(virtual_edges=50, weight_norm=True, layernorm=True)  # GHN-2
+      >>> config.hid
+      32
     """
 
     num_classes: int = 10

@@ -17,6 +17,12 @@ class LoadedGHN:
       name: shipped name or path, for messages.
       metadata: what is known of the training: "dataset", "num_classes", "image_size", and
         anything else the checkpoint says.
+
+    Examples:
+      >>> import ppuda_jax as pj
+      >>> ghn = pj.load_ghn("ghn2-cifar10")
+      >>> ghn.name, sorted(ghn.theta)
+      ('ghn2-cifar10', ['embedding', 'gnn', 'kernel_decoder', 'layer_norm', 'vector_decoder'])
     """
 
     config: GHNConfig

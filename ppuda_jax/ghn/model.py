@@ -166,6 +166,13 @@ def init_theta(config: GHNConfig, key: jax.Array) -> dict[str, Any]:
     Returns:
       theta, to be used as `GHN(config).apply({"params": theta}, ...)`; float32, also where JAX
       computes in float64 by default.
+
+    Examples:
+      >>> import jax
+      >>> import ppuda_jax as pj
+      >>> theta = pj.init_theta(pj.GHNConfig(hid=8), jax.random.key(0))
+      >>> sum(leaf.size for leaf in jax.tree.leaves(theta))
+      308318
     """
     return _initialiser(config)(key)
 

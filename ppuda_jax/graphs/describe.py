@@ -14,6 +14,25 @@ def describe(graph: Any) -> str:
     Returns:
       One line a node: number, kind, shape (O, I, kh, kw), predecessors and the parameter leaves
       that it predicts, with their roles; then the leaves that are not predicted, with reasons.
+
+    Examples:
+      >>> import jax
+      >>> from flax import linen as nn
+      >>> import ppuda_jax as pj
+      >>> pool = lambda x: x.mean((1, 2))
+      >>> model = nn.Sequential([nn.Conv(8, (3, 3)), nn.relu, pool, nn.Dense(10)])
+      >>> images = jax.ShapeDtypeStruct((1, 32, 32, 3), "float32")
+      >>> variables = jax.eval_shape(model.init, jax.random.key(0), images)
+      >>> graph = pj.trace(model.apply, variables, images)
+      >>> print(pj.describe(graph))
+      node  kind      shape     from  leaf
+      0     input     -         -     -
+      1     conv      8x3x3x3   0     layers_0/kernel (kernel)
+      2     bias      8x1x1x1   1     layers_0/bias (bias)
+      3     glob_avg  -         2     -
+      4     conv      10x8x1x1  3     layers_3/kernel (kernel)
+      5     bias      10x1x1x1  4     layers_3/bias (bias)
+      6 nodes, 5 edges, 4 bindings
     """
     arch = ArchGraph.of(graph)
     leaves: dict[int, list[str]] = {}

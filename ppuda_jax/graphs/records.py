@@ -187,6 +187,13 @@ def network_graph(
 
     Raises:
       ValueError: for unknown or missing keys, or another image size.
+
+    Examples:
+      >>> import ppuda_jax as pj
+      >>> from ppuda_jax.archs.sampling import arch_at
+      >>> graph = pj.network_graph(arch_at("test", 12).to_dict())
+      >>> graph.n_node.tolist(), graph.n_edge.tolist()
+      ([44], [785])
     """
     plan = make_plan(NetConfig.from_dict(net_args), num_classes, image_size)
     return graph_from_plan(plan).to_graphs_tuple()

@@ -220,5 +220,15 @@ def build_network(
 
     Raises:
       ValueError: for unknown or missing keys, or another image size.
+
+    Examples:
+      >>> import jax
+      >>> import ppuda_jax as pj
+      >>> from ppuda_jax.archs.sampling import arch_at
+      >>> network = pj.build_network(arch_at("test", 0).to_dict())
+      >>> images = jax.ShapeDtypeStruct((2, 32, 32, 3), "float32")
+      >>> variables = jax.eval_shape(network.init, jax.random.key(0), images)
+      >>> jax.eval_shape(network.apply, variables, images).shape
+      (2, 10)
     """
     return Network(make_plan(NetConfig.from_dict(net_args), num_classes, image_size))

@@ -72,6 +72,19 @@ def predict_params(
     Raises:
       ValueError: leaves cannot be predicted, the graph is of another function, or an argument is
         invalid.
+
+    Examples:
+      >>> import jax
+      >>> from flax import linen as nn
+      >>> import ppuda_jax as pj
+      >>> pool = lambda x: x.mean((1, 2))
+      >>> model = nn.Sequential([nn.Conv(8, (3, 3)), nn.relu, pool, nn.Dense(10)])
+      >>> images = jax.ShapeDtypeStruct((1, 32, 32, 3), "float32")
+      >>> variables = jax.eval_shape(model.init, jax.random.key(0), images)
+      >>> graph = pj.trace(model.apply, variables, images)
+      >>> params = pj.predict_params(model.apply, graph)
+      >>> jax.tree.map(lambda leaf: leaf.shape, params)["layers_0"]
+      {'bias': (8,), 'kernel': (3, 3, 3, 8)}
     """
     if unsupported not in POLICIES:
         raise ValueError(f"unsupported must be one of {POLICIES}, received {unsupported!r}")
@@ -111,7 +124,23 @@ def predict_params(
 def unsupported_leaves(
     graph: ArchGraph | jraph.GraphsTuple, ghn: LoadedGHN
 ) -> tuple[UnsupportedLeaf, ...]:
-    """Lists the leaves of a network that a hypernetwork cannot predict, with the reason."""
+    """Lists the leaves of a network that a hypernetwork cannot predict, with the reason.
+
+    Examples:
+        >>> import jax
+        >>> import ppuda_jax as pj
+        >>> def network(variables, images):
+        ...     w = variables["params"]
+        ...     hidden = images.mean((1, 2)) @ w["first"]
+        ...     return jax.nn.leaky_relu(hidden, w["slope"]) @ w["second"]
+        >>> sizes = {"first": (3, 8), "slope": (), "second": (8, 10)}
+        >>> params = {name: jax.ShapeDtypeStruct(size, "float32") for name, size in sizes.items()}
+        >>> images = jax.ShapeDtypeStruct((1, 32, 32, 3), "float32")
+        >>> graph = pj.trace(network, {"params": params}, images)
+        >>> for leaf in pj.unsupported_leaves(graph, pj.load_ghn("ghn2-cifar10")):
+        ...     print(leaf.path, leaf.reason)
+        ('slope',) slope of an activation function, for which there is no decoder
+    """
     arch = ArchGraph.of(graph)
     found = [UnsupportedLeaf(*leaf) for leaf in arch.unbound]
     for binding in arch.bindings:

@@ -92,6 +92,18 @@ def trace(apply_fn: Callable[..., Any], variables: Any, inputs: Any) -> jraph.Gr
 
     Raises:
       ValueError: for functions, variables or inputs from which no graph can be made.
+
+    Examples:
+      >>> import jax
+      >>> from flax import linen as nn
+      >>> import ppuda_jax as pj
+      >>> pool = lambda x: x.mean((1, 2))
+      >>> model = nn.Sequential([nn.Conv(8, (3, 3)), nn.relu, pool, nn.Dense(10)])
+      >>> images = jax.ShapeDtypeStruct((1, 32, 32, 3), "float32")
+      >>> variables = jax.eval_shape(model.init, jax.random.key(0), images)
+      >>> graph = pj.trace(model.apply, variables, images)
+      >>> graph.n_node.tolist()
+      [6]
     """
     return trace_graph(apply_fn, variables, inputs).to_graphs_tuple()
 

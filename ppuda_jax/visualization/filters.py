@@ -69,6 +69,12 @@ def draw_filters(
 
     Raises:
       ValueError: no kernel of four axes, or none at all.
+
+    Examples:
+      >>> import numpy as np
+      >>> import ppuda_jax as pj
+      >>> kernel = np.random.default_rng(0).normal(size=(3, 3, 3, 16))
+      >>> figure = pj.draw_filters({"random": kernel}, title="16 filters")
     """
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine

@@ -72,6 +72,12 @@ def draw_graph(
 
     Raises:
       ValueError: `virtual_edges` is not between 1 and 50.
+
+    Examples:
+      >>> import ppuda_jax as pj
+      >>> from ppuda_jax.archs.sampling import arch_at
+      >>> graph = pj.network_graph(arch_at("test", 12).to_dict())
+      >>> figure = pj.draw_graph(graph, labels=True, title="test-12")
     """
     from matplotlib.figure import Figure
 
