@@ -200,9 +200,21 @@ def test_a_dilated_convolution_of_one_axis():
     assert graph.primitive_names == ("input", "dil_conv")
 
 
-def test_a_table_has_one_row_per_word():
+TABLES = {
+    "indexed": lambda table, ids: table[ids],
+    "taken": lambda table, ids: jnp.take(table, ids, axis=0, mode="clip"),
+    "mapped over the words": lambda table, ids: jax.vmap(jax.vmap(lambda i: table[i]))(ids),
+    "a slice per word": lambda table, ids: jax.vmap(
+        jax.vmap(lambda i: lax.dynamic_index_in_dim(table, i, keepdims=False))
+    )(ids),
+    "one-hot rows": lambda table, ids: jax.nn.one_hot(ids, 7) @ table,
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_table_has_one_row_per_word(name):
     def net(p, ids):
-        return p["table"][ids]
+        return TABLES[name](p["table"], ids)
 
     graph = trace_graph(net, {"table": s(7, 4)}, s(2, 3, dtype=jnp.int32))
     (kernel,) = drawn(graph)

@@ -83,7 +83,10 @@ def _embed(tracer: Interpreter, eqn: Equation, table: Weight, index: Act) -> Act
     ]
     for i in numbers.offset_dims:
         labels[i] = axis_labels("c", shape[i])
-    return _lookup(tracer, table, index, set(numbers.start_index_map), tuple(labels))
+    # An index into an axis that is taken whole can only be zero, as vmap fills it in.
+    sizes = eqn.params["slice_sizes"]
+    looked = {i for i in numbers.start_index_map if sizes[i] != table.shape[i]}
+    return _lookup(tracer, table, index, looked, tuple(labels))
 
 
 def _lookup(
