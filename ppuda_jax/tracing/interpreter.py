@@ -12,6 +12,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Var
 
 from ppuda_jax.tracing.builder import GraphBuilder
 from ppuda_jax.tracing.constants import constant, fold
+from ppuda_jax.tracing.contractions import CONTRACTION, Contraction, contractions
 from ppuda_jax.tracing.labels import Labels, broadcast_labels, unknown_labels
 from ppuda_jax.tracing.patterns import tokens
 from ppuda_jax.tracing.patterns.sources import sources
@@ -63,7 +64,15 @@ class Interpreter:
                 )
             return env[atom]
 
+        sums = contractions(jaxpr)
         for eqn, live in live_equations(jaxpr, used):
+            if eqn.outvars and eqn.outvars[0] in env:
+                continue  # the sum of a product, which came with the product
+            contraction = sums.get(eqn.outvars[0]) if eqn.outvars else None
+            if contraction is not None:
+                total = self._total(contraction, [read(atom) for atom in eqn.invars])
+                env.update(dict.fromkeys(contraction.passed, total))
+                continue
             rule = TABLE.get(eqn.primitive.name) or TABLE[OUTSIDE]
             avals = [var.aval for var in eqn.outvars]
             equation = Equation(eqn.primitive.name, eqn.params, avals, live, rule)
@@ -74,6 +83,13 @@ class Interpreter:
             read(atom) if isinstance(atom, Literal) or atom in env else Const(shape_of(atom.aval))
             for atom in jaxpr.outvars
         ]
+
+    def _total(self, contraction: Contraction, ins: list[Value]) -> Value:
+        """The sum of a product."""
+        product, total = contraction.product.outvars[0], contraction.total
+        params = {"axes": total.params["axes"], "product": product.aval}
+        avals = [total.outvars[0].aval]
+        return self.apply(Equation(CONTRACTION, params, avals, [True], TABLE[CONTRACTION]), ins)[0]
 
     def apply(self, eqn: Equation, ins: list[Value]) -> Sequence[Value]:
         """The results of an equation.

@@ -59,6 +59,12 @@ DENSE = {
     "flat": ((24,), lambda w, x: x @ w.reshape(6, 4)),
     "flat and transposed": ((24,), lambda w, x: x @ w.reshape(4, 6).T),
     "in a stack of one": ((1, 6, 4), lambda w, x: x @ w[0]),
+    "multiplied and summed": ((6, 4), lambda w, x: (x[:, :, None] * w).sum(1)),
+    "multiplied and summed along rows": ((4, 6), lambda w, x: (w * x[:, None]).sum(-1)),
+    "multiplied and summed over two axes": (
+        (2, 3, 4),
+        lambda w, x: (x.reshape(-1, 2, 3)[..., None] * w).sum((1, 2)),
+    ),
 }
 
 

@@ -6,15 +6,28 @@ following the parameter's layout; a product of two pieces of data is attention o
 
 import dataclasses
 import math
+from collections.abc import Sequence
+from typing import Any
 
-from ppuda_jax.tracing.interpreter import Interpreter
-from ppuda_jax.tracing.labels import ANY, Label, Labels, axis_labels, label_shape, unknown_labels
+from ppuda_jax.tracing.contractions import CONTRACTION
+from ppuda_jax.tracing.interpreter import Interpreter, fitted
+from ppuda_jax.tracing.labels import (
+    ANY,
+    SAME,
+    STACKED,
+    Label,
+    Labels,
+    axis_labels,
+    label_shape,
+    unknown_labels,
+    without,
+)
 from ppuda_jax.tracing.labels import Axis as LabelAxis
 from ppuda_jax.tracing.patterns import attention, convolutions, norms
 from ppuda_jax.tracing.patterns.attention import Side, free_axes
 from ppuda_jax.tracing.patterns.sources import sources
 from ppuda_jax.tracing.rules.outside import contract
-from ppuda_jax.tracing.table import Equation, Kind, Result, rule
+from ppuda_jax.tracing.table import TABLE, Equation, Kind, Result, rule, shape_of
 from ppuda_jax.tracing.values import Act, Const, Joined, Value, Weight, refused, sourceless
 from ppuda_jax.tracing.views import UNKNOWN, Axis, View, filler
 
@@ -46,6 +59,69 @@ def dot_general(tracer: Interpreter, eqn: Equation, ins: list[Value]) -> Result:
     if isinstance(first, Weight) and isinstance(second, Weight):
         return _two_parameters(tracer, eqn, first, second, sides)
     return contract(tracer, eqn, ins)
+
+
+@rule(CONTRACTION, kind=Kind.LINEAR_MAP)
+def multiply_and_sum(tracer: Interpreter, eqn: Equation, ins: list[Value]) -> Result:
+    """A multiplication and a sum over axes of its result, written out."""
+    shape, axes = shape_of(eqn.params["product"]), tuple(map(int, eqn.params["axes"]))
+    first, second = (fitted(value, shape) for value in ins)
+    for act, weight in ((first, second), (second, first)):
+        if isinstance(act, Act) and isinstance(weight, Weight):
+            weight = weight.fit(shape)
+            over = _contracted(act, weight, axes)
+            if over:
+                act = _multiplied_and_summed(tracer, act, weight, over)
+                rest = [i - sum(j < i for j in over) for i in axes if i not in over]
+                return _with_rule("reduce_sum", tracer, eqn.outs, [act], axes=rest)
+    product = _with_rule("mul", tracer, [eqn.params["product"]], [first, second])
+    return _with_rule("reduce_sum", tracer, eqn.outs, [product], axes=axes)
+
+
+def _with_rule(
+    name: str, tracer: Interpreter, outs: Sequence[Any], ins: list[Value], **params: Any
+) -> Value:
+    """The result of another equation."""
+    return tracer.apply(Equation(name, params, outs, [True], TABLE[name]), ins)[0]
+
+
+def _contracted(act: Act, weight: Weight, axes: Sequence[int]) -> tuple[int, ...]:
+    """The axes that a kernel and data share in a sum.
+
+    None where branches that were stacked are weighted, and where a parameter meets data as a
+    function of itself: there is no decoder for it in any role.
+    """
+    over = tuple(i for i in axes if i in weight.view.varying())
+    stacked = all(part.kind == STACKED for i in over for part in act.labels[i])
+    return () if weight.curve or (stacked and act.taps is None) else over
+
+
+def _multiplied_and_summed(
+    tracer: Interpreter, act: Act, weight: Weight, over: tuple[int, ...]
+) -> Act:
+    """The dense layer that a multiplication and a sum are: each keeps the axes that it has."""
+    rank = len(act.labels)
+    varying = weight.view.varying()
+    repeated = [i for i in varying if {part.kind for part in act.labels[i]} == {SAME}]
+    outs = [i for i in repeated if i not in over]
+    mine = [i for i in range(rank) if i not in outs]
+    kept = [i for i in mine if i not in over]
+    batch = [i for i in kept if i in varying]
+    theirs = [*batch, *over, *outs]
+    how = _Dense(
+        (tuple(map(mine.index, over)), tuple(map(mine.index, batch))),
+        (tuple(map(theirs.index, over)), tuple(map(theirs.index, batch))),
+        data_first=True,
+    )
+    data = dataclasses.replace(act, labels=without(act.labels, outs))
+    rest = [i for i in range(rank) if i not in theirs]
+    kernel = weight.map(
+        lambda view: view.transpose((*theirs, *rest)).drop(range(len(theirs), rank))
+    )
+    result = _dense(tracer, data, kernel, how)
+    order = [*batch, *(i for i in kept if i not in batch), *outs]
+    ordered = sorted(range(len(order)), key=order.__getitem__)
+    return dataclasses.replace(result, labels=tuple(result.labels[i] for i in ordered))
 
 
 # --- data times parameter ---------------------------------------------------------------------
