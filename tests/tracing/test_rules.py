@@ -112,6 +112,102 @@ def test_convolutions(name):
     np.testing.assert_allclose(net(leaves[("w",)], x), expected, atol=1e-4)
 
 
+def windows(x, channels_last=True):
+    """Patches of 2 by 3 pixels: [B, h, 2, w, 3, C], or [B, C, h, 2, w, 3]."""
+    x = x.reshape(2, 2, 2, 2, 3, 5)
+    return x if channels_last else x.transpose(0, 5, 1, 2, 3, 4)
+
+
+PATCHES = {
+    "height, width, channels": (
+        (2, 3, 5, 4),
+        lambda w, x: jnp.einsum("bhpwqc,pqco->bhwo", windows(x), w),
+    ),
+    "by other names": (
+        (2, 3, 5, 4),
+        lambda w, x: jnp.einsum("bhzwyc,zyco->bhwo", windows(x), w),
+    ),
+    "channels first": (
+        (5, 2, 3, 4),
+        lambda w, x: jnp.einsum("bchpwq,cpqo->bhwo", windows(x, False), w),
+    ),
+    "outputs first": (
+        (4, 5, 2, 3),
+        lambda w, x: jnp.einsum("bchpwq,ocpq->bhwo", windows(x, False), w),
+    ),
+    "width first": (
+        (3, 2, 5, 4),
+        lambda w, x: jnp.einsum("bhpwqc,qpco->bhwo", windows(x), w),
+    ),
+    "multiplied and summed": (
+        (2, 3, 5, 4),
+        lambda w, x: (windows(x).transpose(0, 1, 3, 2, 4, 5)[..., None] * w).sum((3, 4, 5)),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PATCHES)
+def test_patches(name):
+    shape, net = PATCHES[name]
+    graph = trace_graph(lambda p, x: net(p["w"], x), {"w": s(*shape)}, s(2, 4, 6, 5))
+    (kernel,) = drawn(graph)
+    assert kernel.shape == (4, 5, 2, 3)
+    leaves = put(graph, [kernel])
+    x = RNG.normal(size=(2, 4, 6, 5)).astype(np.float32)
+    layout = ("NHWC", "OIHW", "NHWC")
+    expected = lax.conv_general_dilated(x, kernel, (2, 3), "VALID", dimension_numbers=layout)
+    np.testing.assert_allclose(net(leaves[("w",)], x), expected, atol=1e-4)
+
+
+def columns(x, axis):
+    """The nine shifted maps of a 3 by 3 convolution, stacked."""
+    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    return jnp.stack([x[:, i : i + 5, j : j + 5] for i in range(3) for j in range(3)], axis)
+
+
+COLUMNS = {
+    "stacked before the channels": (
+        (3, 3, 2, 4),
+        lambda w, x: columns(x, 3).reshape(2, 5, 5, 18) @ w.reshape(18, 4),
+        (4, 2, 3, 3),
+    ),
+    "by name": (
+        (3, 3, 2, 4),
+        lambda w, x: jnp.einsum("bhwzc,zco->bhwo", columns(x, 3), w.reshape(9, 2, 4)),
+        (4, 2, 3, 3),
+    ),
+    "stacked behind the channels": (
+        (2, 3, 3, 4),
+        lambda w, x: columns(x, 4).reshape(2, 5, 5, 18) @ w.reshape(18, 4),
+        (4, 18),
+    ),
+    "depthwise": (
+        (3, 3, 2),
+        lambda w, x: (columns(x, 3) * w.reshape(9, 2)).sum(3),
+        (2, 1, 3, 3),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+def test_columns_of_a_convolution(name):
+    shape, net, canonical = COLUMNS[name]
+
+    def apply(p, x):
+        return net(p["w"], x @ p["first"])
+
+    graph = trace_graph(apply, {"w": s(*shape), "first": s(2, 2)}, s(2, 5, 5, 2))
+    kernels = drawn(graph)
+    (kernel,) = (k for k, b in zip(kernels, graph.bindings, strict=True) if b.path == ("w",))
+    assert kernel.shape == canonical
+    leaf = put(graph, kernels)[("w",)]
+    x = RNG.normal(size=(2, 5, 5, 2)).astype(np.float32)
+    if kernel.ndim == 2:
+        kernel = kernel.reshape(4, 2, 3, 3)
+    expected = conv(x, kernel, ("NHWC", "OIHW", "NHWC"), feature_group_count=2 // kernel.shape[1])
+    np.testing.assert_allclose(net(leaf, x), expected, atol=1e-4)
+
+
 # --- parts of a leaf that are told by a constant index ------------------------------------------
 
 STACKS = {

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from ppuda_jax.tracing.builder import GraphBuilder
-from ppuda_jax.tracing.labels import Label, Labels, Origin
+from ppuda_jax.tracing.labels import ANY, STACKED, Label, Labels, Origin
 from ppuda_jax.tracing.patterns.sources import sources
 from ppuda_jax.tracing.patterns.tokens import refuse_others
 from ppuda_jax.tracing.states import Joint
@@ -76,13 +76,31 @@ def _gains(graph: GraphBuilder, act: Act, weight: Weight) -> Act:
 
 
 def patches(contracted: Sequence[Label], ins: Axis) -> tuple[Axis, ...] | None:
-    """Tells height, width and channels of a kernel that meets separate patches of the data."""
+    """Tells height, width and channels of a kernel that meets separate patches of the data.
+
+    Args:
+      contracted: the contracted parts of the data, in its order.
+      ins: the digits of the kernel that meet them.
+
+    Returns:
+      The digits of the channels, of the height and of the width; None if patches of two or three
+      axes are not seen, or do not meet the kernel digit by digit.
+    """
     same = [part.count for part in contracted] == [digit.count for digit in ins]
-    axes = {digit.axis for digit in ins}
-    if not same or len(ins) != 3 or len(axes) != 3 or "c" in [p.kind for p in contracted[:2]]:
+    if not same or len({digit.axis for digit in ins}) < len(ins):
         return None
-    height, width, channels = ins
-    return ((channels,), (height,), (width,))
+    met = list(zip(contracted, ins, strict=True))
+    places = [digit for part, digit in met if _is_place(part)]
+    channels = tuple(digit for part, digit in met if not _is_place(part))
+    if len(places) not in (2, 3) or not channels:
+        return None
+    return (channels, tuple(places[:-1]), (places[-1],))
+
+
+def _is_place(part: Label) -> bool:
+    """Whether a part of the data is a position in a patch, not its channels."""
+    cut = part.origin is not None and part.count < part.origin.size
+    return part.kind[0] in ("s", STACKED) or (part.kind == ANY and cut)
 
 
 def patched(contracted: Sequence[Label]) -> list[Origin]:
@@ -94,11 +112,13 @@ def patched(contracted: Sequence[Label]) -> list[Origin]:
     return [origin for origin, n in seen.items() if n < origin.size]
 
 
-def columns(act: Act, ins: Axis) -> tuple[Axis, ...]:
+def columns(act: Act, contracted: Sequence[Label], ins: Axis) -> tuple[Axis, ...]:
     """Tells kernel positions from channels if the data are the columns of a convolution."""
     taps = act.taps
     if taps is None or taps.how is not Joint.COLUMNS:
         return (ins,)
+    if STACKED in [part.kind for part in contracted[1:]] and contracted[0].kind != STACKED:
+        return (ins,)  # the channels come first
     count, places = 1, []
     for digit in ins:
         if count == len(taps.offsets):

@@ -67,15 +67,19 @@ def merge_taps(kind: Kind, inverse: bool, first: Act, second: Act) -> Act | None
 
 
 def side_by_side(members: Sequence[Act]) -> Taps | None:
-    """Marks shifted slices that are concatenated: the columns of a convolution."""
-    taps = [member.taps for member in members]
-    single = [tap for tap in taps if tap is not None and tap.how is Joint.NOT]
-    if len(taps) < 2 or len(single) < len(taps):
+    """Marks shifted slices that are concatenated: the columns of a convolution.
+
+    They may be put together in rows first, and the rows then.
+    """
+    taps = [tap for member in members if (tap := member.taps) is not None]
+    if len(members) < 2 or len(taps) < len(members):
         return None
-    offsets = frozenset().union(*(tap.offsets for tap in single))
-    if len(offsets) != len(taps) or len({tap.of.src for tap in single}) > 1:
+    offsets = frozenset().union(*(tap.offsets for tap in taps))
+    if len(offsets) != sum(len(tap.offsets) for tap in taps):
         return None
-    return Taps(offsets, Joint.COLUMNS, single[0].of)
+    if len({tap.of.src for tap in taps}) > 1 or len({tap.how for tap in taps}) > 1:
+        return None
+    return None if taps[0].is_pool else Taps(offsets, Joint.COLUMNS, taps[0].of)
 
 
 def shifted(act: Act, labels: Labels, starts: Sequence[int]) -> Act:

@@ -83,7 +83,7 @@ def stack(tracer: Interpreter, eqn: Equation, ins: list[Value]) -> Result:
             value = value.map(lambda v: v.broadcast(one, where))
         elif isinstance(value, Act):
             labels = (*value.labels[:axis], (Label(STACKED, 1),), *value.labels[axis:])
-            value = _apart(value.settled(), labels)
+            value = dataclasses.replace(value.settled(), labels=labels)
         elif isinstance(value, Joined):
             value = refused(one, (value,), "joined with others and stacked")
         opened.append(value)

@@ -141,9 +141,15 @@ class _Dense:
     weight: Side
     data_first: bool
 
+    def ordered(self) -> "_Dense":
+        """The same with the contracted axes as they lie in the data; `einsum` sorts by name."""
+        pairs = sorted(zip(self.data[0], self.weight[0], strict=True))
+        data, weight = (tuple(side) for side in zip(*pairs, strict=True)) if pairs else ((), ())
+        return _Dense((data, self.data[1]), (weight, self.weight[1]), self.data_first)
+
 
 def _dense(tracer: Interpreter, act: Act, weight: Weight | Joined, how: _Dense) -> Act:
-    act = act.settled()
+    act, how = act.settled(), how.ordered()
     if isinstance(weight, Joined):
         return _joined_dense(tracer, act, weight, how)
     view = weight.view
@@ -154,7 +160,7 @@ def _dense(tracer: Interpreter, act: Act, weight: Weight | Joined, how: _Dense) 
         return _scaled(tracer, act, weight, how)
     contracted = [part for i in how.data[0] for part in act.labels[i]]
     tracer.graph.moved_over(convolutions.patched(contracted))
-    places = convolutions.patches(contracted, ins) or convolutions.columns(act, ins)
+    places = convolutions.patches(contracted, ins) or convolutions.columns(act, contracted, ins)
     kind = "sep_conv" if groups else "conv"
     canonical = ((*groups, *outs), *places)
     labels = _dense_labels(act, weight, how)
