@@ -97,6 +97,15 @@ class Weight:
         """One position of an axis, which goes."""
         return self.map(lambda view: view.window(axis, position, 1).drop((axis,)))
 
+    def bent(self) -> "Weight":
+        """The value after a function that is not linear.
+
+        What was multiplied in before is no scale of the result: a kernel that is rounded in units
+        of a step and multiplied by it again does not grow with the step.
+        """
+        others = (dataclasses.replace(other, event=None) for other in self.others)
+        return dataclasses.replace(self, others=tuple(dict.fromkeys(others)))
+
     def leaves(self) -> tuple[int, ...]:
         """All leaves in the value."""
         return (self.view.leaf, *(other.view.leaf for other in self.others))

@@ -137,3 +137,42 @@ def test_ternary_kernels_are_kernels():
         trace_graph(apply, {"w": s(12, 8), "h": s(8, 10)}, s(2, 12)),
         {"w": kernel(8, 12), "h": kernel(10, 8)},
     )
+
+
+def rounded_in_steps(w, step):
+    return jnp.clip(jnp.round(w / step), -127, 127) * step
+
+
+def rounded_straight_through(w, step):
+    scaled = w / step
+    return (scaled + lax.stop_gradient(jnp.round(scaled) - scaled)) * step
+
+
+def cut_in_steps(w, step):
+    return jnp.clip(w / step, -1, 1) * step
+
+
+@pytest.mark.parametrize("size", [(), (8,)])
+@pytest.mark.parametrize(
+    "quantise", [rounded_in_steps, rounded_straight_through, cut_in_steps], ids=lambda f: f.__name__
+)
+def test_a_learnt_step_is_no_gain(quantise, size):
+    """A gain is predicted about one, and kernels rounded in steps of one are zero."""
+
+    def apply(p, x):
+        return jnp.tanh(x @ quantise(p["w"], p["step"])) @ p["h"]
+
+    check(
+        trace_graph(apply, {"w": s(12, 8), "step": s(*size), "h": s(8, 10)}, s(2, 12)),
+        {"w": kernel(8, 12), "step": Listed("merged into a kernel"), "h": kernel(10, 8)},
+    )
+
+
+def test_the_scale_of_binary_kernels_is_a_gain():
+    def apply(p, x):
+        return jnp.tanh(x @ (jnp.sign(p["w"]) * p["g"])) @ p["h"]
+
+    check(
+        trace_graph(apply, {"w": s(12, 8), "g": s(8), "h": s(8, 10)}, s(2, 12)),
+        {"w": kernel(8, 12), "g": gain(8), "h": kernel(10, 8)},
+    )

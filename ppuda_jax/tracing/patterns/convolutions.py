@@ -62,11 +62,12 @@ def _unproven(view: View, batch: Sequence[int]) -> str:
 
 def _gains(graph: GraphBuilder, act: Act, weight: Weight) -> Act:
     """Scales that were multiplied into a kernel become scales of its result."""
-    for other in weight.others:
+    bent = {other.view.leaf: other for other in weight.others if other.event is None}
+    for other in (*bent.values(), *weight.others):
         if other.view.leaf == weight.view.leaf or graph.shared(other.view) is not None:
             continue
         vector = len(other.view.varying()) == 1 and other.view.leaf_digits
-        if other.event in (Event.SCALE, Event.ROOT) and vector:
+        if other.event in (Event.SCALE, Event.ROOT) and vector and other.view.leaf not in bent:
             node = graph.add("ln", sources(graph, act))
             graph.bind(node, "norm_scale", other.view, (other.view.leaf_digits,))
             act = act.on(frozenset((node,)))

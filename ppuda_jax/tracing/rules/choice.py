@@ -53,6 +53,7 @@ def _among_parameters(
     alone = [value for value in parameters if isinstance(value, Weight)]
     if len(alone) == len(parameters):
         merged = weights.merge(eqn.name, eqn.kind, alone)
+        merged = merged.bent() if which is None else merged
         if merged.shape == eqn.shape:
             return merged
     return refused(eqn.shape, parameters, f"used by the operation {eqn.name} before it met data")

@@ -86,7 +86,7 @@ def _of_weight(eqn: Equation, weight: Weight) -> Weight:
     if kind in (Kind.EXPONENTIAL, Kind.CURVE):
         curve = curve or eqn.name
     root = kind is Kind.ROOT
-    return dataclasses.replace(weight, function=eqn.name, root=root, curve=curve)
+    return dataclasses.replace(weight.bent(), function=eqn.name, root=root, curve=curve)
 
 
 @rule("add", "add_any", kind=Kind.ADDITIVE, fold=elementwise(np.add))
@@ -216,4 +216,5 @@ def _unfitted(weight: Weight, const: Const) -> Weight:
 
 
 def _beside_const(eqn: Equation, weight: Weight, const: Const) -> Weight:
-    return _unfitted(weight.fit(eqn.shape), const)
+    weight = _unfitted(weight.fit(eqn.shape), const)
+    return weight if eqn.kind in (Kind.ADDITIVE, Kind.MULTIPLICATIVE) else weight.bent()
