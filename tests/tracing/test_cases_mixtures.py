@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from ppuda_jax.tracing.api import trace_graph
-from tests.tracing.expected import Listed, check, gain, kernel, s
+from tests.tracing.expected import Listed, check, gain, kernel, position, s
 
 X = s(2, 12)
 STACK = {"ws": s(3, 12, 8), "h": s(8, 10)}
@@ -109,3 +109,46 @@ def test_a_scalar_of_a_matrix_is_no_running_variance(how):
     graph = trace_graph(apply, {"w": s(12, 12), "h": s(12, 10)}, X)
     reason = Listed(r"^(?!.*(running|influence))")
     check(graph, {"w": [reason, gain(1)], "h": kernel(10, 12)})
+
+
+PROTOTYPES = {
+    "distances": lambda y, c: ((y[:, None] - c) ** 2).sum(-1),
+    "the other way round": lambda y, c: jnp.abs(c - y[:, None]).sum(-1),
+    "a norm": lambda y, c: jnp.linalg.norm(y[:, None] - c, axis=-1),
+    "radial functions": lambda y, c: jnp.exp(-((y[:, None, :] - c[None]) ** 2).mean(-1)),
+}
+
+
+@pytest.mark.parametrize("name", PROTOTYPES)
+def test_prototypes_are_no_positions(name):
+    def apply(p, x):
+        return PROTOTYPES[name](x @ p["w"], p["c"]) @ p["h"]
+
+    check(
+        trace_graph(apply, {"w": s(12, 8), "c": s(6, 8), "h": s(6, 10)}, X),
+        {"w": kernel(8, 12), "c": Listed("subtracted element by element"), "h": kernel(10, 6)},
+    )
+
+
+def test_prototypes_in_a_product_are_a_kernel():
+    def apply(p, x):
+        y = x @ p["w"]
+        far = (y**2).sum(-1, keepdims=True) - 2 * y @ p["c"].T + (p["c"] ** 2).sum(-1)
+        return jnp.exp(-far) @ p["h"]
+
+    check(
+        trace_graph(apply, {"w": s(12, 8), "c": s(6, 8), "h": s(6, 10)}, X),
+        {"w": kernel(8, 12), "c": kernel(6, 8), "h": kernel(10, 6)},
+    )
+
+
+def test_positions_of_a_repeated_vector_are_positions():
+    """A decoder starts from one vector for all its places."""
+
+    def apply(p, x):
+        return jnp.tanh((x @ p["w"])[:, None] + p["places"]).mean(1) @ p["h"]
+
+    check(
+        trace_graph(apply, {"w": s(12, 8), "places": s(5, 8), "h": s(8, 10)}, X),
+        {"w": kernel(8, 12), "places": position(1, 8, 5), "h": kernel(10, 8)},
+    )

@@ -40,11 +40,11 @@ def _unproven(graph: GraphBuilder, act: Act, weight: Weight, resized: bool = Fal
     return ""
 
 
-def _outer(act: Act, weight: Weight) -> str:
-    """Why a factor is no gain: data that is repeated along its axes meets it as a kernel."""
+def _outer(act: Act, weight: Weight, how: str) -> str:
+    """Why a parameter is no vector: data that is repeated along its axes meets it as a kernel."""
     varying = weight.view.varying()
     repeated = [i for i in varying if {part.kind for part in act.labels[i]} == {SAME}]
-    return "a kernel that is multiplied element by element" if len(varying) > 1 and repeated else ""
+    return f"a kernel that is {how} element by element" if len(varying) > 1 and repeated else ""
 
 
 def _refuse(graph: GraphBuilder, weight: Weight, reason: str) -> None:
@@ -56,10 +56,12 @@ def scale(graph: GraphBuilder, act: Act, weight: Weight) -> Act:
     """Data times a parameter: the scale of a norm, or a gain."""
     if act.statistic is not None:
         # A group norm's reciprocal root is repeated over the channels of a group too.
-        if act.statistic.scale is None and (act.statistic.root or not _outer(act, weight)):
+        if act.statistic.scale is None and (
+            act.statistic.root or not _outer(act, weight, "multiplied")
+        ):
             return act.put(dataclasses.replace(act.statistic, scale=weight))
         act = act.on(sources(graph, act))
-    reason = _unproven(graph, act, weight) or _outer(act, weight)
+    reason = _unproven(graph, act, weight) or _outer(act, weight, "multiplied")
     if reason:
         _refuse(graph, weight, reason)
         return act.put(PLAIN) if isinstance(act.state, (Normalised, Scaled)) else act
@@ -112,6 +114,8 @@ def shift(graph: GraphBuilder, act: Act, weight: Weight, negative: bool = False)
     view = weight.view
     state = act.state
     reason = _unproven(graph, act, weight, resized=True)
+    if negative and not reason:  # prototypes or centres; positions are added
+        reason = _outer(act, weight, "subtracted")
     if reason:
         _refuse(graph, weight, reason)
         return act.put(PLAIN) if isinstance(state, (Normalised, Scaled)) else act
