@@ -131,13 +131,20 @@ def _with_const(eqn: Equation, act: Act, const: Const, const_first: bool) -> Act
     act = act.settled()
     inverted = eqn.kind is Kind.MULTIPLICATIVE and eqn.rule.inverse and const_first
     if act.statistic is not None and (eqn.kind is Kind.ROOT or inverted):
-        return act.put(dataclasses.replace(act.statistic, root=True))
+        return _reciprocal(act)
     if eqn.kind is Kind.ADDITIVE:
         return act.after(Event.SUM_CONSTANT)
     if eqn.kind is Kind.MULTIPLICATIVE:
         return act.after(Event.TIMES_CONSTANT)
     limit = eqn.kind in (Kind.MAXIMUM, Kind.MINIMUM)
     return act.after(Event.LIMIT if limit else Event.FUNCTION)
+
+
+def _reciprocal(act: Act) -> Act:
+    """What divides or is a root: of a statistic, that with which a norm multiplies."""
+    if act.statistic is not None:
+        return act.put(dataclasses.replace(act.statistic, root=True))
+    return act.after(Event.ROOT)
 
 
 # --- data and a parameter ---------------------------------------------------------------------
@@ -167,7 +174,9 @@ def _with_parameter(
         # A statistic that is subtracted from a parameter is the norm's folded offset.
         offset = eqn.rule.inverse and not (weight_first and act.statistic is not None)
         return norms.shift(graph, act, weight, negative=offset)
-    if eqn.kind is Kind.MULTIPLICATIVE and not (eqn.rule.inverse and weight_first):
+    if eqn.kind is Kind.MULTIPLICATIVE and eqn.rule.inverse and weight_first:
+        return norms.scale(graph, _reciprocal(act), weight)
+    if eqn.kind is Kind.MULTIPLICATIVE:
         if act.taps is not None and weight.view.fixed and not eqn.rule.inverse:
             tapped = convolutions.tap(graph, act, weight)
             if tapped is not None:
