@@ -7,6 +7,7 @@
     python -m experiments.predict --model=vit --output=vit.safetensors --evaluate --dataset=cifar10
 """
 
+import contextlib
 import dataclasses
 import functools
 import time
@@ -28,6 +29,7 @@ from ppuda_jax.graphs.describe import describe
 from ppuda_jax.nets.zoo import MODELS
 from ppuda_jax.params_io import save_params
 from ppuda_jax.prediction.predict import predict_params
+from ppuda_jax.runtime.progress import Progress
 from ppuda_jax.tracing.api import trace
 from ppuda_jax.zoo import load_model
 
@@ -172,7 +174,10 @@ def _evaluate(args: PredictConfig, ghn: LoadedGHN, apply_fn, variables) -> str:
         batch_size=_BATCH,
         max_images=args.max_images,
     )
-    value = 100 * accuracy(apply_fn, variables, data)
+    with contextlib.closing(Progress("evaluating")) as bar:
+        value = 100 * accuracy(
+            apply_fn, variables, data, progress=lambda done, total: bar.move(done / total)
+        )
     return f"{data.spec.name}: {value:.2f} % of {data.num_images} test images right ({statistics})"
 
 

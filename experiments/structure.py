@@ -20,6 +20,7 @@ With `--output`, the table is kept there as `table.json` and a picture beside it
 search over epochs continues.
 """
 
+import contextlib
 import dataclasses
 import json
 import pathlib
@@ -27,6 +28,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from ppuda_jax.config import check_types, described, write_atomic
+from ppuda_jax.runtime.progress import Progress
 
 from . import flags
 
@@ -110,10 +112,12 @@ def _synthetic(options: StructureConfig, folder: pathlib.Path | None) -> str:
         raise ValueError(
             f"the family synthetic is for --method=variational, received {options.method}"
         )
-    outcomes = [
-        synthetic.select(setting, range(options.seeds), steps=options.steps)
-        for setting in synthetic.settings()
-    ]
+    settings = {setting.name: setting for setting in synthetic.settings()}
+    with contextlib.closing(Progress("searching")) as bar:
+        outcomes = []
+        for name, setting in settings.items():
+            bar.move(len(outcomes) / len(settings), name)
+            outcomes.append(synthetic.select(setting, range(options.seeds), steps=options.steps))
     if folder is not None:
         from ppuda_jax.structure.pictures import draw_outcomes
 
@@ -151,7 +155,11 @@ def _hyperparameters(options: StructureConfig, folder: pathlib.Path | None) -> s
 
     methods = options.method or ("random", *hyperparameters.METHODS)
     budget = hyperparameters.Budget()
-    outcomes = {name: hyperparameters.run(name, range(options.seeds), budget) for name in methods}
+    outcomes = {}
+    with contextlib.closing(Progress("searching")) as bar:
+        for name in methods:
+            bar.move(len(outcomes) / len(methods), name)
+            outcomes[name] = hyperparameters.run(name, range(options.seeds), budget)
     if folder is not None:
         table = [
             {"method": name, "seed": seed, "bound": float(bound), "error": float(error)}
@@ -198,7 +206,9 @@ def _images(options: StructureConfig) -> Any:
 def _compared(options: StructureConfig, folder: pathlib.Path | None, task: Any) -> str:
     from ppuda_jax.structure import comparison
 
-    results = comparison.compare(task, options.method or ("variational",), _budget(options, folder))
+    methods = options.method or ("variational",)
+    with contextlib.closing(Progress("searching")) as bar:
+        results = comparison.compare(task, methods, _budget(options, folder), progress=bar.move)
     if folder is not None:
         from ppuda_jax.structure.pictures import draw_comparison
 
@@ -215,35 +225,46 @@ def _budget(options: StructureConfig, folder: pathlib.Path | None) -> Any:
 
 
 def _nasbench201(options: StructureConfig, folder: pathlib.Path | None) -> str:
-    from ppuda_jax.structure import nasbench201, nasbench201_search, tasks
-    from ppuda_jax.structure.nasbench201_net import Skeleton
+    from ppuda_jax.structure import nasbench201, nasbench201_search
 
     if options.table is None:
         raise ValueError("the family nasbench201 looks picks up: give --table=CSV")
     table = nasbench201.read_table(options.table)
     methods = options.method or ("random", "evolution")
-    asked = {"queries": options.queries, "seeds": range(options.seeds)}
-    if options.weights == "table":
-        found = nasbench201_search.by_table(table, methods, **asked)
-    elif options.weights == "predicted":
-        found = nasbench201_search.by_source(*_predicted(options), table, methods, **asked)
-    else:
-        images = _images(options)
-        skeleton = Skeleton(images.classes, options.channels or 16, options.cells or 1, images.side)
-        task = tasks.cells(images, skeleton, options.batch_size)
-        budget = _budget(options, folder)
-        if options.weights == "shared":
-            found = nasbench201_search.by_sharing(task, table, methods, budget)
-        else:
-            from ppuda_jax.structure.weights import trained
-
-            source = trained(task.problem, task.optimizers.weights, budget.settings)
-            found = nasbench201_search.by_source(task.problem, source, table, methods, **asked)
+    with contextlib.closing(Progress("searching")) as bar:
+        found = _cells(options, folder, table, methods, bar.move)
     if folder is not None:
         picks = {name: [nasbench201.to_text(c) for c in cells] for name, cells in found.picks}
         _write(folder, {"picks": picks, "notes": found.notes})
     text = flags.table(nasbench201_search.HEADER, found.rows(table))
     return flags.report(text, *found.notes, *found.against_all(table))
+
+
+def _cells(
+    options: StructureConfig,
+    folder: pathlib.Path | None,
+    table: Any,
+    methods: Sequence[str],
+    progress: Any,
+) -> Any:
+    """What the searches among cells find, by the weights that the options name."""
+    from ppuda_jax.structure import nasbench201_search, tasks
+    from ppuda_jax.structure.nasbench201_net import Skeleton
+    from ppuda_jax.structure.weights import trained
+
+    asked = {"queries": options.queries, "seeds": range(options.seeds), "progress": progress}
+    if options.weights == "table":
+        return nasbench201_search.by_table(table, methods, **asked)
+    if options.weights == "predicted":
+        return nasbench201_search.by_source(*_predicted(options), table, methods, **asked)
+    images = _images(options)
+    skeleton = Skeleton(images.classes, options.channels or 16, options.cells or 1, images.side)
+    task = tasks.cells(images, skeleton, options.batch_size)
+    budget = _budget(options, folder)
+    if options.weights == "shared":
+        return nasbench201_search.by_sharing(task, table, methods, budget, progress=progress)
+    source = trained(task.problem, task.optimizers.weights, budget.settings)
+    return nasbench201_search.by_source(task.problem, source, table, methods, **asked)
 
 
 def _predicted(options: StructureConfig) -> tuple[Any, Any]:

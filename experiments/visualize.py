@@ -11,6 +11,7 @@ of a run, `--results` the bars of an evaluation beside the paper's, `--embedding
 networks. Every picture is written as PNG and SVG.
 """
 
+import contextlib
 import dataclasses
 import pathlib
 import zipfile
@@ -38,6 +39,7 @@ from ppuda_jax.params_io import load_params
 from ppuda_jax.prediction.predict import predict_params, unsupported_leaves
 from ppuda_jax.prediction.random import he_leaves
 from ppuda_jax.runtime.compilation import compilation_cache
+from ppuda_jax.runtime.progress import Progress
 from ppuda_jax.tracing.api import trace
 from ppuda_jax.tracing.params import param_tree
 from ppuda_jax.training.metrics import read_metrics
@@ -53,6 +55,7 @@ from .predict import build, params_of
 _BATCH = 32
 _KERNEL_AXES = 4
 _MOST_LABELLED = 150  # nodes
+_MOVES = 20  # of the bar while a network is trained
 
 _Leaves = Mapping[tuple[str, ...], np.ndarray]
 
@@ -248,14 +251,17 @@ def _train(args: VisualizeConfig, ghn: LoadedGHN, net: Drawn) -> Any:
         args.dataset, "test", args.data_dir, ghn=ghn, batch_size=_BATCH, max_images=_BATCH
     )
     network = of_apply(net.apply_fn, lambda seed: net.initial(), name=net.name)
-    curve = fit(
-        network,
-        network.pack(network.initial(0)),
-        images,
-        held_out,
-        Recipe(batch_size=_BATCH),
-        steps=args.train_steps,
-    )
+    with contextlib.closing(Progress("training")) as bar:
+        curve = fit(
+            network,
+            network.pack(network.initial(0)),
+            images,
+            held_out,
+            Recipe(batch_size=_BATCH),
+            steps=args.train_steps,
+            every=-(-args.train_steps // _MOVES),
+            save=lambda now: bar.move(now.points[-1].step / args.train_steps),
+        )
     if curve.diverged_at is not None:
         raise ValueError(f"{net.name} diverged at step {curve.diverged_at} of training")
     return curve.params

@@ -25,7 +25,13 @@ class _Same:
         return isinstance(other, _Same) and other._thing is self._thing
 
 
-def accuracy(apply_fn: Callable[..., Any], variables: Any, images: EvalImages) -> float:
+def accuracy(
+    apply_fn: Callable[..., Any],
+    variables: Any,
+    images: EvalImages,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> float:
     """Top-1 accuracy of a network, in [0, 1].
 
     The first call for a function and shapes compiles, later ones do not.
@@ -35,6 +41,7 @@ def accuracy(apply_fn: Callable[..., Any], variables: Any, images: EvalImages) -
       variables: its first argument, e.g. `{"params": params}`.
       images: from `load_eval_images`, on one device; batch norm that is not calibrated sees one
         batch at a time (paper, section 5.1).
+      progress: called after each batch as (done, in all).
 
     Raises:
       ValueError: the network does not take images of this size, or has other classes, or the
@@ -62,7 +69,12 @@ def accuracy(apply_fn: Callable[..., Any], variables: Any, images: EvalImages) -
         return count_hits(logits.astype(jnp.float32), labels, weights)
 
     function = CachedFunction(sums, (_key_of(apply_fn), images.spec), "accuracies")
-    hits = [function(variables, b.images, b.labels, b.weights)[0] for b in images.batches]
+    hits = []
+    for batch in images.batches:
+        hits.append(function(variables, batch.images, batch.labels, batch.weights)[0])
+        if progress is not None:
+            hits[-1].block_until_ready()
+            progress(len(hits), len(images.batches))
     return float(sum(map(float, hits)) / images.num_images)
 
 

@@ -34,6 +34,8 @@ HEADER = (
     "seconds",
 )
 """Columns of the comparison."""
+Progress = Callable[[float, str], None]
+"""Called with the share that is done, and the method that is at work."""
 _ADANET_ROUNDS = 3
 
 
@@ -131,15 +133,23 @@ def _spread(values: Sequence[float], digits: int) -> str:
     return f"{np.mean(values):,.{digits}f} ± {np.std(values):,.{digits}f}"
 
 
-def compare(task: Task, methods: Sequence[str], budget: Budget) -> list[MethodResult]:
+def compare(
+    task: Task, methods: Sequence[str], budget: Budget, *, progress: Progress | None = None
+) -> list[MethodResult]:
     """Runs methods by name.
+
+    Args:
+      task: what is searched for.
+      methods: of `search.named.METHODS`, and `adanet` where the task has candidates.
+      budget: of each method.
+      progress: called after every epoch of a search and every network that is tested.
 
     Raises:
       ValueError: a method that does not exist, or none.
     """
     judge = Judge(task.final)
     source = trained(task.final, task.optimizers.weights, budget.settings)
-    runs: dict[str, Callable[[], MethodResult]] = {
+    runs: dict[str, Callable[[Callable[[float], None]], MethodResult]] = {
         name: functools.partial(_search, task, name, budget, functools.partial(judge, source))
         for name in METHODS
     }
@@ -148,25 +158,50 @@ def compare(task: Task, methods: Sequence[str], budget: Budget) -> list[MethodRe
     unknown = [name for name in methods if name not in runs]
     if unknown or not methods:
         raise ValueError(f"methods must be of {tuple(runs)}, received {tuple(methods)}")
-    return [runs[name]() for name in methods]
+    return [runs[name](within(progress, methods, name)) for name in methods]
+
+
+def within(progress: Progress | None, methods: Sequence[str], name: str) -> Callable[[float], None]:
+    """What one of several methods calls with the share of its own work that is done."""
+
+    def move(share: float) -> None:
+        if progress is not None:
+            progress((methods.index(name) + share) / len(methods), name)
+
+    move(0.0)
+    return move
 
 
 def _search(
-    task: Task, name: str, budget: Budget, tested: Callable[[Choice, int], Worth]
+    task: Task,
+    name: str,
+    budget: Budget,
+    tested: Callable[[Choice, int], Worth],
+    move: Callable[[float], None],
 ) -> MethodResult:
     start = time.perf_counter()
     problem = task.problem
     steps = budget.epochs * num_steps(problem, budget.settings)
     folder = None if budget.folder is None else budget.folder / name
     method = METHODS[name](problem, task.optimizers, steps)
-    result = search(problem, method, budget.settings, budget.seeds, directory=folder)
-    rows = tuple(
-        _row(problem, name, result, position, tested(result.choice(position), seed).score)
-        for position, seed in enumerate(budget.seeds)
+    result = search(
+        problem,
+        method,
+        budget.settings,
+        budget.seeds,
+        directory=folder,
+        progress=lambda epoch, _: move((epoch + 1) / budget.epochs / 2),
     )
+    rows = []
+    for position, seed in enumerate(budget.seeds):
+        score = tested(result.choice(position), seed).score
+        rows.append(_row(problem, name, result, position, score))
+        move((1 + len(rows) / len(budget.seeds)) / 2)
     seconds = time.perf_counter() - start
     history = result.history
-    return MethodResult(name, rows, seconds, np.asarray(history.score), np.asarray(history.size))
+    return MethodResult(
+        name, tuple(rows), seconds, np.asarray(history.score), np.asarray(history.size)
+    )
 
 
 def _row(
@@ -189,7 +224,10 @@ def _row(
 
 
 def _grow(
-    task: Task, candidates: Callable[[Source], ada.Generator], budget: Budget
+    task: Task,
+    candidates: Callable[[Source], ada.Generator],
+    budget: Budget,
+    move: Callable[[float], None],
 ) -> MethodResult:
     start = time.perf_counter()
     epochs = max(1, budget.epochs // (2 * _ADANET_ROUNDS))
@@ -209,4 +247,5 @@ def _grow(
         names = " + ".join(member.name for member in found.members)
         flops = 2.0 * found.parameters
         rows.append(Row("adanet", seed, names, found.parameters, flops, None, None, None, tested))
+        move(len(rows) / len(budget.seeds))
     return MethodResult("adanet", tuple(rows), time.perf_counter() - start)

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ppuda_jax.structure import nasbench201 as nb
-from ppuda_jax.structure.comparison import Budget
+from ppuda_jax.structure.comparison import Budget, Progress, within
 from ppuda_jax.structure.discretise import Choice, skip_count
 from ppuda_jax.structure.search.loop import SearchResult, num_steps, search
 from ppuda_jax.structure.search.named import METHODS
@@ -92,9 +92,21 @@ class Found:
 
 
 def by_table(
-    table: nb.Table, methods: Sequence[str], *, queries: int, seeds: Sequence[int]
+    table: nb.Table,
+    methods: Sequence[str],
+    *,
+    queries: int,
+    seeds: Sequence[int],
+    progress: Progress | None = None,
 ) -> Found:
     """Searches that ask the table for validation accuracies after 12 epochs on CIFAR-10.
+
+    Args:
+      table: that is asked.
+      methods: of `SEARCHES`.
+      queries: of each search.
+      seeds: a search each.
+      progress: called before every search.
 
     Raises:
       ValueError: a method that does not exist.
@@ -103,7 +115,7 @@ def by_table(
     def score(choice: Choice) -> float:
         return table.accuracy(choice, split="val", epochs=12)
 
-    return Found(_sampled(score, methods, queries, seeds))
+    return Found(_sampled(score, methods, queries, seeds, progress))
 
 
 def by_source(
@@ -114,11 +126,13 @@ def by_source(
     *,
     queries: int,
     seeds: Sequence[int],
+    progress: Progress | None = None,
 ) -> Found:
     """Searches for the smallest loss with trained or predicted parameters.
 
     The notes say how many cells were scored in a minute, the rank correlation of loss and accuracy
     after training over all cells that were scored, and what the cell of skips is worth.
+    `progress` is called before every search.
 
     Raises:
       ValueError: a method that does not exist.
@@ -134,7 +148,7 @@ def by_source(
             losses[text] = judge(choice).loss
         return -losses[text]
 
-    picks = _sampled(score, methods, queries, seeds)
+    picks = _sampled(score, methods, queries, seeds, progress)
     seconds = time.perf_counter() - start
     cells = [nb.from_text(text) for text in losses]
     correlation = _agreement(table, cells, list(losses.values()))
@@ -149,7 +163,13 @@ def by_source(
 
 
 def by_sharing(
-    task: Task, table: nb.Table, methods: Sequence[str], budget: Budget, *, compared: int = 100
+    task: Task,
+    table: nb.Table,
+    methods: Sequence[str],
+    budget: Budget,
+    *,
+    compared: int = 100,
+    progress: Progress | None = None,
 ) -> Found:
     """Searches of the loop on shared weights.
 
@@ -162,6 +182,7 @@ def by_sharing(
       methods: of `search.named.METHODS`.
       budget: of every method; its searches continue where they were interrupted.
       compared: uniform cells that are ranked, the same for all methods and seeds.
+      progress: called after every epoch.
 
     Raises:
       ValueError: a method that does not exist.
@@ -176,7 +197,15 @@ def by_sharing(
     for name in methods:
         method = METHODS[name](task.problem, task.optimizers, steps)
         folder = None if budget.folder is None else budget.folder / name
-        result = search(task.problem, method, budget.settings, budget.seeds, directory=folder)
+        move = within(progress, methods, name)
+        result = search(
+            task.problem,
+            method,
+            budget.settings,
+            budget.seeds,
+            directory=folder,
+            progress=functools.partial(_epoch_done, move, budget.epochs),
+        )
         cells = tuple(result.choice(position) for position in range(len(budget.seeds)))
         picks.append((name, cells))
         agreement = []
@@ -189,20 +218,28 @@ def by_sharing(
     return Found(tuple(picks), tuple(notes))
 
 
+def _epoch_done(move: Callable[[float], None], epochs: int, epoch: int, _: object) -> None:
+    move((epoch + 1) / epochs)
+
+
 def _sampled(
-    score: Callable[[Choice], float], methods: Sequence[str], queries: int, seeds: Sequence[int]
+    score: Callable[[Choice], float],
+    methods: Sequence[str],
+    queries: int,
+    seeds: Sequence[int],
+    progress: Progress | None,
 ) -> tuple[tuple[str, tuple[Choice, ...]], ...]:
     _check(methods, SEARCHES)
-    return tuple(
-        (
-            name,
-            tuple(
-                SEARCHES[name](score, _COUNTS, np.random.default_rng(seed), queries=queries).best
-                for seed in seeds
-            ),
-        )
-        for name in methods
-    )
+    picks = []
+    for name in methods:
+        move = within(progress, methods, name)
+        cells: list[Choice] = []
+        for seed in seeds:
+            move(len(cells) / len(seeds))
+            rng = np.random.default_rng(seed)
+            cells.append(SEARCHES[name](score, _COUNTS, rng, queries=queries).best)
+        picks.append((name, tuple(cells)))
+    return tuple(picks)
 
 
 def _check(methods: Sequence[str], known: dict) -> None:

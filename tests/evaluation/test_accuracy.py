@@ -36,7 +36,12 @@ def test_accuracy_is_the_share_of_hits(images):
     given = np.concatenate([batch.images for batch in images.batches])[:12]
     labels = np.concatenate([batch.labels for batch in images.batches])[:12]
     hits = np.argmax(model.apply(variables, given), axis=-1) == labels
-    assert evaluation.accuracy(model.apply, variables, images) == pytest.approx(hits.mean())
+    moves = []
+    found = evaluation.accuracy(
+        model.apply, variables, images, progress=lambda *move: moves.append(move)
+    )
+    assert found == pytest.approx(hits.mean())
+    assert moves == [(1, 2), (2, 2)]
 
 
 def test_a_function_is_compiled_once(images):

@@ -21,7 +21,14 @@ def task():
 @pytest.fixture(scope="module")
 def results(task, tmp_path_factory):
     budget = comparison.Budget(6, 50, (0, 1), tmp_path_factory.mktemp("searches"))
-    return comparison.compare(task, NAMES, budget)
+    moves = []
+    found = comparison.compare(task, NAMES, budget, progress=lambda *move: moves.append(move))
+    # Of each method its beginning, six epochs and two tests; AdaNet has two ensembles.
+    assert [name for _, name in moves] == ["gdas"] * 9 + ["variational"] * 9 + ["adanet"] * 3
+    shares = [share for share, _ in moves]
+    assert shares == sorted(shares) and (shares[0], shares[-1]) == (0.0, 1.0)
+    assert shares[9] == 1 / 3
+    return found
 
 
 def test_every_method_has_a_row_per_seed(results):

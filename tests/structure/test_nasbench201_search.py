@@ -34,7 +34,17 @@ def table():
 
 
 def test_evolution_on_the_table_finds_more_than_random_search(table):
-    found = nbs.by_table(table, ("random", "evolution"), queries=60, seeds=(0, 1, 2))
+    moves = []
+    found = nbs.by_table(
+        table,
+        ("random", "evolution"),
+        queries=60,
+        seeds=(0, 1, 2),
+        progress=lambda share, name: moves.append((round(6 * share), name)),
+    )
+    assert dict.fromkeys(moves) == dict.fromkeys(
+        [*((i, "random") for i in range(3)), *((i, "evolution") for i in range(3, 6))]
+    )
     (_, random), (_, evolved) = found.picks
     assert np.mean([worth(c) for c in evolved]) > np.mean([worth(c) for c in random])
     rows = found.rows(table)
@@ -88,7 +98,15 @@ def test_predicted_losses_are_asked_once_for_each_cell(table):
 def test_shared_weights_give_picks_and_continue(table, tmp_path):
     """A search that was killed between its methods' epochs equals one that was not."""
     task = small_task()
-    whole = nbs.by_sharing(task, table, ("random", "gdas"), Budget(2, 16, (0, 1)))
+    shares = []
+    whole = nbs.by_sharing(
+        task,
+        table,
+        ("random", "gdas"),
+        Budget(2, 16, (0, 1)),
+        progress=lambda share, _: shares.append(share),
+    )
+    assert shares == [0, 0.25, 0.5, 0.5, 0.75, 1]
     assert [name for name, _ in whole.picks] == ["random", "gdas"]
     for _, cells in whole.picks:
         assert len(cells) == 2 and all(set(cell) == set(nb.EDGES) for cell in cells)
