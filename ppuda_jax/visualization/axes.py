@@ -14,3 +14,11 @@ def finish(axes: Any, chance: float | None = None) -> None:
     axes.set_axisbelow(True)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
+
+
+def count_along(axes: Any, of: str) -> None:
+    """Labels the x axis of what is counted: it has ticks at whole numbers only."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+    axes.set_xlabel(of)

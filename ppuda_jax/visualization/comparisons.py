@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ppuda_jax.visualization.axes import SERIES, finish
+from ppuda_jax.visualization.axes import SERIES, count_along, finish
 from ppuda_jax.visualization.files import Paths, write
 
 
@@ -45,7 +45,7 @@ def draw_comparison(
             axes.fill_between(x, y - e, y + e, color=colour, alpha=0.2, linewidth=0)
             axes.plot(x, y, color=colour, marker="o", markersize=3, linewidth=1.5, label=init)
         axes.set_title(optimizer, fontsize=10)
-        axes.set_xlabel("steps of training")
+        count_along(axes, "steps of training")
         axes.margins(x=0.02)
         finish(axes, 100 * chance)
     panels[0].set_ylabel("accuracy, %")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ppuda_jax.visualization.axes import SERIES, finish
+from ppuda_jax.visualization.axes import SERIES, count_along, finish
 from ppuda_jax.visualization.files import Paths, write
 
 _STYLES: tuple[dict[str, Any], ...] = (
@@ -100,7 +100,7 @@ def draw_curves(metrics: Sequence[Mapping[str, Any]], chance: float, path: Paths
                 label = name.replace("_", " ")
                 axes.plot(*np.array(points).T, color=SERIES[1 + number], label=label, **style)
         axes.set_yscale(scale)
-        axes.set_xlabel("step of meta-training")
+        count_along(axes, "step of meta-training")
         axes.set_title(title, fontsize=10)
         finish(axes, 100 * chance if factor == _PERCENT else None)
         axes.legend(frameon=False, fontsize=8)
@@ -111,7 +111,7 @@ def _draw_curve(axes: Any, metrics: Sequence[Mapping[str, Any]], chance: float) 
     points = [(row["step"], 100 * row["accuracy"]) for row in metrics if "accuracy" in row]
     steps, accuracy = np.array(points).reshape(-1, 2).T
     axes.plot(steps, accuracy, color=_STYLES[0]["color"], linewidth=1.5)
-    axes.set_xlabel("step of meta-training")
+    count_along(axes, "step of meta-training")
     axes.set_ylabel("accuracy on training images, %")
     axes.set_title("learning curve", fontsize=10)
     axes.set_xlim(left=0)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from ppuda_jax.visualization import draw_run
+from ppuda_jax.visualization.comparisons import draw_comparison
 from ppuda_jax.visualization.runs import draw_curves
 
 METRICS = [
@@ -53,3 +54,12 @@ def test_curves_of_a_run(tmp_path):
 def test_curves_of_nothing_are_refused():
     with pytest.raises(ValueError, match="must hold one of accuracy, val_accuracy, loss"):
         draw_curves([{"step": 1, "seconds": 2.0}], 0.1)
+
+
+def test_steps_are_whole_numbers():
+    curve = (np.arange(0, 19, 3), np.linspace(0.1, 0.2, 7), np.zeros(7))
+    figure = draw_comparison({"sgd": {"he": curve}}, 0.1)
+    ticks = figure.axes[0].get_xticks()
+    assert len(ticks) > 2 and all(tick == round(tick) for tick in ticks)
+    with pytest.raises(ValueError, match="curves must hold an initialisation"):
+        draw_comparison({"sgd": {}}, 0.1)
