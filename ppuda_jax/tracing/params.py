@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 Path = tuple[str, ...]
@@ -43,7 +44,7 @@ class ParamTree:
       shapes: [P] shapes of the array leaves.
       dtypes: [P] dtype names of the array leaves.
       positions: [P] place of each array leaf among all leaves of `treedef`.
-      rest: the other leaves (functions, numbers, None), by place.
+      rest: the other leaves (functions, numbers, arrays without elements), by place.
     """
 
     treedef: Any
@@ -104,6 +105,11 @@ def is_floating(dtype: str) -> bool:
     return dtype.startswith(("float", "bfloat"))
 
 
+def _is_empty(leaf: Any) -> bool:
+    """Whether a leaf is a real array without elements: there is nothing to predict."""
+    return is_array(leaf) and 0 in leaf.shape and is_floating(str(leaf.dtype))
+
+
 def key_name(key: Any) -> str:
     """Readable name of one entry of a pytree path."""
     for attribute in ("key", "name", "idx"):
@@ -116,7 +122,8 @@ def param_tree(params: Any) -> tuple[ParamTree, list[Any]]:
     """Describes a parameter pytree.
 
     Args:
-      params: any pytree; leaves that are no arrays are kept as they are.
+      params: any pytree; leaves that are no arrays are kept as they are, and so are arrays
+        without elements.
 
     Returns:
       (its description, its array leaves in order).
@@ -125,7 +132,10 @@ def param_tree(params: Any) -> tuple[ParamTree, list[Any]]:
     arrays: list[tuple[int, Any, Any]] = []
     rest: list[tuple[int, Any, Any]] = []
     for position, (path, leaf) in enumerate(flat):
-        (arrays if is_array(leaf) else rest).append((position, path, leaf))
+        if _is_empty(leaf):
+            rest.append((position, path, jnp.zeros(leaf.shape, leaf.dtype)))
+        else:
+            (arrays if is_array(leaf) else rest).append((position, path, leaf))
     names = _unique([tuple(key_name(k) for k in path) for _, path, _ in arrays])
     tree = ParamTree(
         treedef=treedef,

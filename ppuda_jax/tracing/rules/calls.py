@@ -137,6 +137,8 @@ def scan(tracer: Interpreter, eqn: Equation, ins: list[Value]) -> list[Value]:
     consts = ins[:num_consts]
     carry = ins[num_consts : num_consts + num_carry]
     xs = ins[num_consts + num_carry :]
+    if not length:
+        return [*carry, *map(Const, eqn.shapes[num_carry:])]
     stacked = any(isinstance(x, (Weight, Joined)) for x in xs)
     # fori_loop hands the stack over whole and indexes it with a counter in the carry.
     counted = any(isinstance(c, Const) and c.value is not None and not c.shape for c in carry)

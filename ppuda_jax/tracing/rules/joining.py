@@ -91,7 +91,8 @@ def stack(tracer: Interpreter, eqn: Equation, ins: list[Value]) -> Result:
 
 
 def _join(tracer: Interpreter, ins: list[Value], axis: int, shape: tuple[int, ...]) -> Value:
-    """Values side by side along an axis."""
+    """Values side by side along an axis; those without elements add nothing."""
+    ins = [value for value in ins if 0 not in value.shape] or ins
     acts = [value for value in ins if isinstance(value, Act)]
     if not acts:
         weights = [value for value in ins if isinstance(value, Weight)]
