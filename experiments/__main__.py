@@ -39,7 +39,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if name in ("--help", "-h"):
         width = max(map(len, known))
         lines = [f"  {command.ljust(width)}  {text}" for command, text in known.items()]
-        flags.show("\n".join([__doc__.strip(), "", *lines, "", "COMMAND --help lists its flags."]))
+        text = "\n".join([__doc__.strip(), "", *lines, "", "COMMAND --help lists its flags."])
+        flags.show(flags.fitted(text, flags.columns()))
         return
     if name not in known:
         close = difflib.get_close_matches(name, known, n=1)

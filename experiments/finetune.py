@@ -1,4 +1,4 @@
-"""Compares where training starts: `python -m experiments.finetune`.
+r"""Compares where training starts: `python -m experiments.finetune`.
 
     python -m experiments.finetune --dataset=digits --split=test --num_nets=4 --inits=he,predicted \
       --optimizers=sgd,adam --steps=50 --output=DIR

@@ -10,6 +10,7 @@ text, a `table` or a `report`, and
 import contextlib
 import dataclasses
 import os
+import shutil
 import sys
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +23,18 @@ from ppuda_jax.runtime.logs import quiet_libraries
 
 from .results import Report, report, show, table, to_json
 
-__all__ = ["Report", "apply", "define", "report", "show", "start", "table", "to_json"]
+__all__ = [
+    "Report",
+    "apply",
+    "columns",
+    "define",
+    "fitted",
+    "report",
+    "show",
+    "start",
+    "table",
+    "to_json",
+]
 
 T = TypeVar("T")
 
@@ -119,7 +131,7 @@ def start(
     except flags.Error as error:
         _fail(f"{error}; --help lists the flags")
     if values["help"].value:
-        show(_help(doc, cls, values, positional))
+        show(fitted(_help(doc, cls, values, positional), columns()))
         return
     if len(rest) > len(positional):
         _fail(f"unexpected arguments {rest[len(positional) :]}; use --flag=value")
@@ -166,6 +178,36 @@ def _fail(message: str) -> NoReturn:
     raise SystemExit(_USAGE)
 
 
+def columns() -> int | None:
+    """The width of the terminal that help is read on; None of a pipe or a file."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def fitted(text: str, width: int | None) -> str:
+    """A help text whose lines are no wider than a terminal: paragraphs are filled anew.
+
+    Lines of flags are broken one by one, commands are left as they are, to be copied.
+    """
+    if width is None:
+        return text
+    lines: list[str] = []
+    for block in text.split("\n\n"):
+        parts = block.split("\n")
+        if block.startswith("    "):
+            lines += [*parts, ""]
+            continue
+        if max(map(len, parts)) > width and not block.startswith(" "):
+            items = "\n".join(parts).replace("\n- ", "\0- ").split("\0")
+            parts = [" ".join(item.split()) for item in items]
+        for part in parts:
+            margin = " " * (len(part) - len(part.lstrip(" ")))
+            hanging = "  " if part.startswith("- ") else margin + "    " * bool(margin)
+            wrapped = textwrap.wrap(part, width, subsequent_indent=hanging, break_on_hyphens=False)
+            lines += wrapped or [""]
+        lines.append("")
+    return "\n".join(lines).rstrip("\n")
+
+
 def _help(doc: str | None, cls: type, values: flags.FlagValues, positional: Sequence[str]) -> str:
     texts = {field.name: field.metadata.get("help", "") for field in dataclasses.fields(cls)}
     entries = [(name.upper(), texts[name]) for name in positional]
@@ -175,7 +217,8 @@ def _help(doc: str | None, cls: type, values: flags.FlagValues, positional: Sequ
     lines = [doc.strip() if doc else "", ""]
     for name, text in entries:
         indent = " " * _HELP_INDENT
-        wrapped = textwrap.wrap(text, _HELP_WIDTH, initial_indent=indent, subsequent_indent=indent)
+        width = min(_HELP_WIDTH, columns() or _HELP_WIDTH)
+        wrapped = textwrap.wrap(text, width, initial_indent=indent, subsequent_indent=indent)
         lines += [f"  {name}", *wrapped]
     text = "\n".join(lines)
     return text if __package__ == "experiments" else text.replace(_IN_A_CHECKOUT, "ppuda-jax ")

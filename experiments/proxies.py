@@ -1,4 +1,4 @@
-"""Says what cheap proxies tell of trained accuracy: `python -m experiments.proxies`.
+r"""Says what cheap proxies tell of trained accuracy: `python -m experiments.proxies`.
 
     python -m experiments.proxies --space=nasbench201 --table=CSV --num_nets=50 --dataset=cifar10 \
       --data_dir=DIR --output=DIR

@@ -1,4 +1,4 @@
-"""Searches for a network with a budget in queries: `python -m experiments.search`.
+r"""Searches for a network with a budget in queries: `python -m experiments.search`.
 
     python -m experiments.search --space=nasbench201 --table=CSV --method=evolution --queries=100 \
       --seeds=50

@@ -1,4 +1,4 @@
-"""Do trained networks in the objective make better predictions? `python -m experiments.teachers`.
+r"""Do trained networks in the objective make better predictions? `python -m experiments.teachers`.
 
     python -m experiments.train_zoo --dataset=digits --num_nets=8 --steps=50 --output=ZOO
     python -m experiments.teachers --dataset=digits --teachers=ZOO --steps=20 --num_nets=4 \

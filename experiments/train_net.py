@@ -1,4 +1,4 @@
-"""Trains one network: `python -m experiments.train_net --dataset=digits --model=resnet18`.
+r"""Trains one network: `python -m experiments.train_net --dataset=digits --model=resnet18`.
 
     python -m experiments.train_net --dataset=digits --model=resnet18 --init=predicted --steps=20 \
       --workdir=DIR

@@ -1,4 +1,4 @@
-"""Trains a zoo of networks that teach a hypernetwork: `python -m experiments.train_zoo`.
+r"""Trains a zoo of networks that teach a hypernetwork: `python -m experiments.train_zoo`.
 
     python -m experiments.train_zoo --dataset=digits --split=train --num_nets=8 --steps=50 \
       --output=DIR

@@ -228,3 +228,22 @@ def test_faults_of_ours_keep_their_traceback():
 
     with pytest.raises(KeyError):
         config_flags.start(Small, fail, None, ["--needed=x"])
+
+
+@pytest.mark.parametrize("width", [40, 72, 200])
+def test_help_is_filled_to_the_width_of_a_terminal(width):
+    text = (
+        "What it does, said at some length in a paragraph\nof two lines.\n\n"
+        "    python -m experiments.one --first=1 --second=2 --third=3\n\n"
+        "- one thing that a list says, and it takes\n  two lines;\n- another.\n\n"
+        "  --flag=VALUE\n      what it is (default: none)"
+    )
+    found = config_flags.fitted(text, width)
+    assert found.split() == text.split()
+    assert "    python -m experiments.one --first=1 --second=2 --third=3\n" in found
+    assert all(len(line) <= width for line in found.splitlines() if "python -m" not in line)
+    assert config_flags.fitted(text, None) == text
+    if width == 200:
+        assert found == text
+    else:
+        assert "\n- another." in found and "\n      what it is" in found
