@@ -37,8 +37,10 @@ def merge(name: str, kind: Kind, weights: Sequence[Weight]) -> Weight:
         if weight is main:
             continue
         if weight.view.leaf != main.view.leaf:
-            how = weight.function if weight.root else name
+            how = weight.function if weight.root else weight.curve or name
             event = Event.ROOT if weight.root else _EVENTS.get(kind)
+            if weight.curve:  # neither a gain nor a bias is predicted as its logarithm
+                event = None
             others.append(Merged(weight.view, how, event))
         else:
             curve = curve or weight.curve

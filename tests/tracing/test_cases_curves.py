@@ -1,4 +1,4 @@
-"""Vectors that meet data as a function of themselves have no decoder; the rest of the net has."""
+"""Leaves that meet data as a function of themselves have no decoder; the rest of the net has."""
 
 import jax
 import jax.numpy as jnp
@@ -75,3 +75,51 @@ def test_a_function_of_a_gain_merged_with_another():
 
     graph = trace_graph(apply, PARAMS | {"g": s(8)}, X)
     check(graph, REST | {"g": gain(8), "v": Listed("merged into a scale")})
+
+
+FACTORS = {
+    "exponential": (jnp.exp, "exp"),
+    "softplus": (jax.nn.softplus, "exp"),
+    "sigmoid": (jax.nn.sigmoid, "logistic"),
+}
+
+
+@pytest.mark.parametrize("normed", [False, True])
+@pytest.mark.parametrize("name", FACTORS)
+def test_a_function_of_a_gain_merged_with_a_kernel(name, normed):
+    change, function = FACTORS[name]
+
+    def apply(p, x):
+        w = p["w"] / jnp.linalg.norm(p["w"], axis=0) if normed else p["w"]
+        return jnp.tanh(x @ (w * change(p["v"]))).mean(1) @ p["h"]
+
+    pattern = f"merged into a kernel \\({function}\\)"
+    check(trace_graph(apply, PARAMS, X), REST | {"v": Listed(pattern)})
+
+
+@pytest.mark.parametrize("name", [*FACTORS, "softmax"])
+def test_a_kernel_that_is_far_from_its_leaf_is_listed(name):
+    """Layers of monotone networks, filters and mixtures that are averages."""
+    change, function = (FACTORS | {"softmax": (jax.nn.softmax, "exp")})[name]
+
+    def apply(p, x):
+        return jnp.tanh(x @ change(p["w"])).mean(1) @ p["h"]
+
+    graph = trace_graph(apply, {"w": s(12, 8), "h": s(8, 10)}, X)
+    check(graph, REST | {"w": Listed(f"as its {function}, for which there is no decoder")})
+
+
+@pytest.mark.parametrize("change", [jnp.tanh, jnp.sin, jnp.arctan], ids=lambda f: f.__name__)
+def test_a_kernel_that_is_close_to_its_leaf_is_a_kernel(change):
+    def apply(p, x):
+        return jnp.tanh(x @ change(p["w"])).mean(1) @ p["h"]
+
+    check(trace_graph(apply, {"w": s(12, 8), "h": s(8, 10)}, X), REST)
+
+
+def test_a_table_of_logarithms_is_listed():
+    def apply(p, ids):
+        return jnp.exp(p["table"])[ids].mean(1) @ p["h"]
+
+    graph = trace_graph(apply, {"table": s(20, 8), "h": s(8, 10)}, s(2, 5, dtype=jnp.int32))
+    check(graph, {"table": Listed("as its exp"), "h": kernel(10, 8)})

@@ -9,7 +9,7 @@ from ppuda_jax.tracing.patterns.sources import sources
 from ppuda_jax.tracing.patterns.tokens import refuse_others
 from ppuda_jax.tracing.states import Joint
 from ppuda_jax.tracing.values import Act, Event, Weight
-from ppuda_jax.tracing.views import REPEATED, UNKNOWN, Axis, Digit, View
+from ppuda_jax.tracing.views import REPEATED, UNKNOWN, Axis, Digit
 
 
 def kernel(
@@ -40,7 +40,7 @@ def kernel(
     if graph.shared(view) is not None:
         refuse_others(graph, weight)
         return result
-    reason = _unproven(view, batch)
+    reason = _unproven(weight, batch)
     if reason:
         for leaf in weight.leaves():
             graph.refuse(leaf, reason)
@@ -50,9 +50,21 @@ def kernel(
     return _gains(graph, act.on(frozenset((node,)), labels), weight)
 
 
-def _unproven(view: View, batch: Sequence[int]) -> str:
+_STRAIGHT = frozenset(
+    (
+        *("tanh", "sin", "tan", "asin", "atan", "sinh", "asinh", "atanh"),
+        *("erf", "expm1", "log1p"),
+    )
+)
+"""Curves that leave small numbers, as kernels are, nearly what they are."""
+
+
+def _unproven(weight: Weight, batch: Sequence[int]) -> str:
     """Why a parameter is no kernel: its values must be those of a leaf, each at one place."""
-    digits = [digit for i, axis in enumerate(view.axes) if i not in batch for digit in axis]
+    if weight.curve and weight.curve not in _STRAIGHT:
+        return f"it meets data as its {weight.curve}, for which there is no decoder"
+    axes = weight.view.axes
+    digits = [digit for i, axis in enumerate(axes) if i not in batch for digit in axis]
     if any(digit.axis == UNKNOWN for digit in digits):
         return "transformed before its use in a way that is not followed"
     if any(digit.axis == REPEATED for digit in digits):
