@@ -64,6 +64,7 @@ class Weight:
       function: name of the last nonlinear function that was applied, or "".
       root: that function is a root.
       curve: name of a smooth function, such as exp, that its elements went through, or "".
+      relative: divided by, or minus, a reduction of itself, as a softmax is.
     """
 
     view: View
@@ -72,6 +73,7 @@ class Weight:
     function: str = ""
     root: bool = False
     curve: str = ""
+    relative: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -33,6 +33,7 @@ def merge(name: str, kind: Kind, weights: Sequence[Weight]) -> Weight:
     """
     main = max(weights, key=lambda w: (w.view.coverage, not w.function))
     others, curve = list(main.others), main.curve
+    relative = any(weight.relative for weight in weights)
     for weight in weights:
         if weight is main:
             continue
@@ -44,8 +45,11 @@ def merge(name: str, kind: Kind, weights: Sequence[Weight]) -> Weight:
             others.append(Merged(weight.view, how, event))
         else:
             curve = curve or weight.curve
+            reduced = weight.view.coverage < main.view.coverage
+            relative = relative or (reduced and name in ("div", "sub"))
         others += [other for other in weight.others if other.view.leaf != main.view.leaf]
     rooted = any(w.rooted for w in weights)
+    others = list(dict.fromkeys(others))
     return dataclasses.replace(
-        main, others=tuple(dict.fromkeys(others)), rooted=rooted, curve=curve
+        main, others=tuple(others), rooted=rooted, curve=curve, relative=relative
     )

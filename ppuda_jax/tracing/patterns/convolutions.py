@@ -60,8 +60,11 @@ _STRAIGHT = frozenset(
 
 
 def _unproven(weight: Weight, batch: Sequence[int]) -> str:
-    """Why a parameter is no kernel: its values must be those of a leaf, each at one place."""
-    if weight.curve and weight.curve not in _STRAIGHT:
+    """Why a parameter is no kernel: its values must be those of a leaf, each at one place.
+
+    Exponentials are none, but for those that are divided by their sum: the weights of averages.
+    """
+    if weight.curve and weight.curve not in _STRAIGHT and not weight.relative:
         return f"it meets data as its {weight.curve}, for which there is no decoder"
     axes = weight.view.axes
     digits = [digit for i, axis in enumerate(axes) if i not in batch for digit in axis]
