@@ -102,6 +102,18 @@ class GraphBuilder:
             self.by_leaf[use.leaf].pop(use.digits, None)
             self.refuse(use.leaf, reason)
 
+    def release(self, leaf: int, nodes: Iterable[int]) -> bool:
+        """Frees a leaf of its uses among some nodes and all that leads to them.
+
+        Returns:
+          Whether there were any.
+        """
+        mask = self.behind(nodes)
+        own = [use.node for use in self.uses if use.leaf == leaf and mask >> use.node & 1]
+        for node in own:
+            self.unbind(node, "")
+        return bool(own)
+
     def moved_over(self, origins: Iterable[Origin | None]) -> None:
         """Records the axes of the input over which the first kernel moves."""
         known = [origin for origin in origins if origin is not None]

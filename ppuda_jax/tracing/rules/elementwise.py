@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 
 import numpy as np
 
@@ -13,6 +14,9 @@ from ppuda_jax.tracing.patterns.sources import sources
 from ppuda_jax.tracing.rules.outside import contract
 from ppuda_jax.tracing.table import Equation, Kind, Result, elementwise, rule
 from ppuda_jax.tracing.values import Act, Const, Event, Joined, Value, Weight, refused
+
+_ADAPTER = "an adapter that is added to another parameter"
+_OF_A_KERNEL = "multiplied with a kernel into what changes the kernel, as a spectral norm does"
 
 _EVENTS = {
     Kind.LINEAR: Event.RENAME,
@@ -167,7 +171,10 @@ def _with_parameter(
             pair = (token, act) if weight_first else (act, token)
             return gates.combine(graph, eqn, *pair)
     if _is_adapted(tracer, act, weight):
-        graph.refuse_behind(sources(graph, act), "an adapter that is added to another parameter")
+        src = sources(graph, act)
+        # What is made of the kernel itself, as a spectral norm is, was no use of it.
+        own = graph.release(weight.view.leaf, src)
+        graph.refuse_behind(src, _OF_A_KERNEL if own else _ADAPTER)
         return weight
     act = act.settled()
     if eqn.kind is Kind.ADDITIVE:
@@ -188,7 +195,8 @@ def _with_parameter(
 def _is_adapted(tracer: Interpreter, act: Act, weight: Weight) -> bool:
     """Whether data is made of parameters alone and changes a whole kernel."""
     shape = tracer.graph.tree.shapes[weight.view.leaf]
-    return not act.from_input and len(shape) > 1 and weight.shape == shape == act.shape
+    whole = weight.view.coverage == math.prod(shape) == math.prod(weight.shape)
+    return not act.from_input and len(shape) > 1 and whole and weight.shape == act.shape
 
 
 def _with_joined(tracer: Interpreter, eqn: Equation, act: Act, joined: Joined) -> Act:

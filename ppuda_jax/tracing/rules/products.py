@@ -296,10 +296,13 @@ def _two_parameters(
     return _dense(tracer, token, weight, _Dense(own, others, data_first=not swapped))
 
 
-def _looks_learnt(weight: Weight) -> tuple[bool, bool]:
-    """What tells a learnt query from a kernel: it is repeated, or was computed with before."""
+def _looks_learnt(weight: Weight) -> tuple[bool, bool, bool]:
+    """What tells a learnt query from a kernel.
+
+    It is repeated, or was computed with before, or is one vector.
+    """
     repeated = any(not d.is_leaf for axis in weight.view.axes for d in axis)
-    return repeated, bool(weight.others or weight.function)
+    return repeated, bool(weight.others or weight.function), len(weight.shape) == 1
 
 
 def _with_itself(first: Weight, second: Weight, sides: tuple[Side, Side]) -> Weight:
