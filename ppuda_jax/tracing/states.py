@@ -88,6 +88,7 @@ class Joint(enum.Enum):
     SUM = "sum"
     MAXIMUM = "maximum"
     COLUMNS = "concatenated, as the columns of a convolution"
+    PRODUCTS = "through a dense layer each, and summed: the taps of a convolution"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -98,11 +99,13 @@ class Taps:
       offsets: the shifts, one tuple each.
       how: how several were put together.
       of: what was sliced.
+      nodes: the nodes of the dense layers, if they went through any.
     """
 
     offsets: frozenset[tuple[int, ...]]
     how: Joint
     of: "Act"
+    nodes: tuple[int, ...] = ()
 
     @property
     def is_pool(self) -> bool:

@@ -1,15 +1,16 @@
 """Kernels that meet data: the nodes of convolutions and dense layers, however they are written."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 from ppuda_jax.tracing.builder import GraphBuilder
 from ppuda_jax.tracing.labels import ANY, STACKED, Label, Labels, Origin
 from ppuda_jax.tracing.patterns.sources import sources
 from ppuda_jax.tracing.patterns.tokens import refuse_others
-from ppuda_jax.tracing.states import Joint
+from ppuda_jax.tracing.states import Joint, Taps
 from ppuda_jax.tracing.values import Act, Event, Weight
-from ppuda_jax.tracing.views import REPEATED, UNKNOWN, Axis, Digit
+from ppuda_jax.tracing.views import REPEATED, UNKNOWN, Axis, Digit, View
 
 
 def kernel(
@@ -172,6 +173,71 @@ def tap(graph: GraphBuilder, act: Act, weight: Weight) -> Act | None:
     if graph.nodes[node].kind == "sep_conv" and _is_dilated(next(iter(taps.offsets)), entries):
         graph.nodes[node].kind = "dil_conv"
     return act.on(frozenset((node,)))
+
+
+def of_tap(act: Act, result: Act) -> Act:
+    """The result of a dense layer, which may be a tap of a convolution if a slice went in."""
+    taps = act.taps
+    nodes = tuple(node for node in result.src if isinstance(node, int))
+    if taps is None or taps.how is not Joint.NOT or len(nodes) != 1:
+        return result
+    return result.put(Taps(taps.offsets, Joint.PRODUCTS, taps.of, nodes))
+
+
+def merge_taps(graph: GraphBuilder, first: Act, second: Act) -> Act | None:
+    """Adds taps of a convolution whose entries are kernels of dense layers: `x[i:] @ w[i]`.
+
+    Args:
+      graph: its dense layers become one convolution once all entries of a kernel were met.
+      first: some taps.
+      second: others.
+
+    Returns:
+      Their sum; None if they are no taps of one convolution.
+    """
+    a, b = first.taps, second.taps
+    if a is None or b is None or {a.how, b.how} != {Joint.PRODUCTS}:
+        return None
+    if a.of.src != b.of.src or a.offsets & b.offsets:
+        return None
+    nodes = (*a.nodes, *b.nodes)
+    if _into_one(graph, nodes, len(next(iter(a.offsets)))):
+        return first.on(frozenset(nodes[:1]))
+    src = frozenset((graph.add("sum", sources(graph, first) | sources(graph, second)),))
+    return first.on(src).put(Taps(a.offsets | b.offsets, Joint.PRODUCTS, a.of, nodes))
+
+
+def _into_one(graph: GraphBuilder, nodes: Sequence[int], dims: int) -> bool:
+    """Makes dense layers one convolution, if their kernels are all the entries of one kernel.
+
+    Args:
+      graph: gets the node in place of theirs.
+      nodes: the dense layers.
+      dims: number of axes along which the data is shifted, and so of indices of an entry.
+
+    Returns:
+      Whether they are one now.
+    """
+    uses = [use for use in graph.uses if use.node in nodes]
+    if len({(use.leaf, use.groups) for use in uses}) != 1 or len(uses) != len(nodes):
+        return False
+    groups = uses[0].groups
+    inside = {digit for group in groups for digit in group}
+    indices = [[digit for digit in use.digits if digit not in inside] for use in uses]
+    entries, kept = indices[0][-dims:], indices[0][:-dims]
+    if any(index[:-dims] != kept for index in indices):
+        return False
+    if not entries or math.prod(digit.full for digit in entries) != len(nodes):
+        return False
+    whole = tuple(dataclasses.replace(d, start=0, count=d.full) for d in entries)
+    for node in nodes[1:]:
+        graph.unbind(node, "")
+        graph.nodes[node].preds = frozenset(nodes[:1])
+    graph.unbind(nodes[0], "")
+    graph.nodes[nodes[0]].contracted = False
+    places = (whole[:-1], whole[-1:]) if len(whole) > 1 else (whole, ())
+    graph.bind(nodes[0], "kernel", View(uses[0].leaf, (), tuple(kept)), (*groups, *places))
+    return True
 
 
 def _is_dilated(offset: Sequence[int], entries: Sequence[Digit]) -> bool:

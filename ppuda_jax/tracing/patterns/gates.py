@@ -4,7 +4,7 @@ import dataclasses
 
 from ppuda_jax.tracing.builder import GraphBuilder
 from ppuda_jax.tracing.labels import SAME, Labels, merge_labels, unknown_labels
-from ppuda_jax.tracing.patterns import norms, pools
+from ppuda_jax.tracing.patterns import convolutions, norms, pools
 from ppuda_jax.tracing.patterns.sources import sources
 from ppuda_jax.tracing.states import Normalised, Scaled
 from ppuda_jax.tracing.table import Equation, Kind
@@ -19,6 +19,10 @@ def combine(graph: GraphBuilder, eqn: Equation, first: Act, second: Act) -> Act:
     taps = pools.merge_taps(eqn.kind, eqn.rule.inverse, first, second)
     if taps is not None:
         return dataclasses.replace(taps, labels=labels)
+    if eqn.kind is Kind.ADDITIVE and not eqn.rule.inverse:
+        taps = convolutions.merge_taps(graph, first, second)
+        if taps is not None:
+            return dataclasses.replace(taps, labels=labels)
     first, second = first.settled(), second.settled()
     if norms.is_statistic_of(first, second):
         return norms.normalise(graph, eqn, first, second, labels, swapped=False)

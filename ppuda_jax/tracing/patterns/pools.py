@@ -79,13 +79,30 @@ def side_by_side(members: Sequence[Act]) -> Taps | None:
         return None
     if len({tap.of.src for tap in taps}) > 1 or len({tap.how for tap in taps}) > 1:
         return None
-    return None if taps[0].is_pool else Taps(offsets, Joint.COLUMNS, taps[0].of)
+    single = taps[0].how in (Joint.NOT, Joint.COLUMNS)
+    return Taps(offsets, Joint.COLUMNS, taps[0].of) if single else None
+
+
+def _space(act: Act) -> list[int]:
+    """The axes over which a window can move: in an input, all between the first and the last."""
+    ranks = range(1, len(act.labels) - 1) if _is_input(act) else ()
+    return [
+        i
+        for i, axis in enumerate(act.labels)
+        if len(axis) == 1 and (axis[0].kind[0] == "s" or i in ranks)
+    ]
+
+
+def _is_input(act: Act) -> bool:
+    """Whether data comes straight from an input about whose axes nothing is known."""
+    kinds = {part.kind for axis in act.labels for part in axis}
+    return kinds <= {"b", ANY} and any(p.origin is not None for axis in act.labels for p in axis)
 
 
 def shifted(act: Act, labels: Labels, starts: Sequence[int]) -> Act:
     """A slice: one of the taps of a window if it moves over space and keeps everything else."""
     act = act.settled()
-    space = [i for i, axis in enumerate(act.labels) if len(axis) == 1 and axis[0].kind[0] == "s"]
+    space = _space(act)
     shape = label_shape(labels)
     changed = {i for i, n in enumerate(act.shape) if n != shape[i]}
     if not changed or not changed <= set(space):

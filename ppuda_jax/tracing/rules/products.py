@@ -167,6 +167,8 @@ def _dense(tracer: Interpreter, act: Act, weight: Weight | Joined, how: _Dense) 
     result = convolutions.kernel(
         tracer.graph, act, weight, kind, canonical, labels, batch=how.weight[1]
     )
+    if kind == "conv" and view.fixed:
+        result = convolutions.of_tap(act, result)
     # A small square kernel may mix the heads of attention logits: they stay logits.
     square = len(outs) == len(ins) == 1 and outs[0].count == ins[0].count <= 32
     return dataclasses.replace(result, product=act.product and square)
